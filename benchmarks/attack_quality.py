@@ -18,6 +18,7 @@ from scoring import HEAD, Judge, shown, summary
 
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
+from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Attack
@@ -41,6 +42,7 @@ def lines(batch: int) -> dict[str, Attack]:
     found: dict[str, Attack] = {
         "inverting_gradients": inverting_gradients(),
         "gan_inversion": gan_inversion(),
+        "subspace_matching": subspace_matching(),
         "map_inversion": create("attacks", "map_inversion", {}),
         "gan_inversion, no first fully connected layer": gan_inversion(entry=False),
     }

@@ -20,6 +20,7 @@ from statistics import mean
 import torch
 from subspace import ATTACKED, Judge, batches
 from torch import nn
+from tuning import add_set, settings
 
 import fedaudit
 from fedaudit.core.observation import ModelSpec
@@ -70,7 +71,7 @@ def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
     """Attack one line's updates, and print its row."""
     faces, ssim, psnr, seconds, firsts, ceiling = judge.faces, [], [], [], 0, 0
     spec = ModelSpec(line.network, {"classes": 10, "image_size": line.size})
-    settings = {**line.settings, **options.settings}
+    chosen = {**line.settings, **options.settings}
     for seed in options.seeds:
         model = build(spec, seed=seed)
         if options.trained:
@@ -92,7 +93,7 @@ def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
                 "subspace_matching",
                 images=line.batch,
                 image_shape=(3, line.size, line.size),
-                settings=settings,
+                settings=chosen,
                 seed=number,
             )
             unknown = torch.full((line.batch,), -1)
@@ -104,9 +105,9 @@ def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
             ceiling += sum(judge.first(images, rows))
     state = f"{options.trained} steps" if options.trained else "fresh"
     state += ", training mode" if options.training else ""
-    chosen = ", ".join(f"{k} = {v:g}" for k, v in settings.items()) or "as it is"
+    told = ", ".join(f"{k} = {v}" for k, v in chosen.items()) or "as it is"
     print(
-        f"| {line.network}, {line.size} px, {state} | {line.batch} | {chosen} | {len(seconds)} | "
+        f"| {line.network}, {line.size} px, {state} | {line.batch} | {told} | {len(seconds)} | "
         f"{mean(ssim):.2f} ({min(ssim):.2f}) | {mean(psnr):.1f} | {firsts} of {ceiling} | "
         f"{mean(seconds):.0f} |",
         flush=True,
@@ -124,9 +125,9 @@ def main() -> None:
     parser.add_argument("--trained", type=int, default=0, help="steps of pre-training")
     parser.add_argument("--training", action="store_true", help="batch norm in training mode")
     parser.add_argument("--people", nargs=2, default=ATTACKED, help="who is attacked")
-    parser.add_argument("--steps", type=int, help="of Adam; the attack's own if not given")
+    add_set(parser)
     options = parser.parse_args()
-    options.settings = {"steps": options.steps} if options.steps else {}
+    options.settings = settings(options.given)
     torch.set_num_threads(1)
     print(f"photos of {' and '.join(options.people)}")
     print("| network | batch | settings | batches | SSIM (least) | PSNR | first of ten | CPU s |")

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from tuning import add_set, settings
 
 import fedaudit
 from fedaudit.attacks.evidence.common_maps import common_maps
@@ -294,14 +295,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", nargs="*", type=int, default=[1, 4])
     parser.add_argument("--targets", type=int, default=2, help="batches a seed")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
-    parser.add_argument("--steps", type=int, help="of Adam; the attack's own if not given")
-    parser.add_argument("--mends", type=int, help="at most; the attack's own if not given")
+    add_set(parser)
     parser.add_argument("--people", nargs=2, help="who is attacked; of `PAIRS` if not given")
     parser.add_argument("--maps", action="store_true", help="closed forms alone, no search")
     parser.add_argument("--results", type=Path, metavar="FILE", help="keep rows, and go on")
     options = parser.parse_args(arguments)
-    given = {"steps": options.steps, "mends": options.mends}
-    options.settings = {name: value for name, value in given.items() if value is not None}
+    options.settings = settings(options.given)
     torch.set_num_threads(1)
     faces = openpeople(size=SIZE)
     if options.maps:

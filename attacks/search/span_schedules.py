@@ -11,7 +11,7 @@ from fedaudit.attacks.search.variables import MENDED, Pixels
 # By photos of p01 and p02 of OpenPeople at 64 px, with a ResNet-18 trained on the others: SSIM of
 # one went from 0.946 to 0.988 (0.971 with a tenth of the last weight), of a dark one from 0.885 to
 # 0.980 with that tenth, in as many seconds. Where images are mended, steps half as long end nearer.
-# benchmarks/subspace.py reports on p09 and p10.
+# benchmarks/subspace.py reports on p09 and p10; `--people p01 p02 --set NAME=VALUE` tries others.
 SPAN_STEPS, SPAN_MENDS, SPAN_POLISH, SPAN_LR = 100, 1, 16, 0.2
 SPAN_VARIATION, SPAN_FADING = 1.0, 2.0
 """Of a search by spans, by Adam and then L-BFGS; the variation's weight falls to 0."""

@@ -257,9 +257,9 @@ def maps(faces: FaceSet, options: argparse.Namespace) -> None:
             torch.manual_seed(options.seeds[0])
             model = line.build(8)
             if line.trained:
-                train(model, faces, options.seeds[0])
+                train(model, faces, options.seeds[0], options.people)
             model.train(line.training)
-            images = faces.images[next(batches(faces, size, 1, options.seeds[0]))]
+            images = faces.images[next(batches(faces, size, 1, options.seeds[0], options.people))]
             reader = InputReader(model, (3, SIZE, SIZE), size)
             begun = time.process_time()
             update = update_of(model, images, torch.arange(size) % 8)

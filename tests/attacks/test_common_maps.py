@@ -81,6 +81,21 @@ def test_a_span_that_is_not_whole_gives_no_maps() -> None:
     assert common_maps(reader, third(spans)) is None
 
 
+@pytest.mark.parametrize(("count", "known"), [(4, 64), (2, 31)])
+def test_the_last_direction_of_a_square_gradient_is_no_rounding(count: int, known: int) -> None:
+    """With as many rows as positions it is small by itself; with twice as many, rounding."""
+    reader, _ = spans_of(network(normalized=False), drawn(count))
+    with torch.no_grad():
+        rows = reader.rows(["2.weight"], drawn(count))["2.weight"][0].double()
+    generator = torch.Generator().manual_seed(0)
+    left = torch.linalg.qr(torch.randn(64, len(rows), generator=generator).double()).Q
+    sizes = torch.ones(len(rows)).double()
+    sizes[-1] = 1e-5
+    gradient = left @ (sizes[:, None] * torch.linalg.svd(rows, full_matrices=False).Vh)
+    (span,) = find_spans(reader, {"2.weight": gradient.view(64, 16, 3, 3)}, clean=True)
+    assert int((span.weights > 0).sum()) == known
+
+
 def test_a_pass_ends_where_all_is_heard() -> None:
     model, images = network(normalized=False), drawn(1)
     reader, spans = spans_of(model, images)

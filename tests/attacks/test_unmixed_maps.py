@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fedaudit
-from fedaudit.attacks.evidence.common_maps import common_maps
+from fedaudit.attacks.evidence.common_maps import common_maps, with_whole_maps
 from fedaudit.attacks.evidence.unmixed_maps import in_one_order, unmix
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -83,6 +83,15 @@ def test_the_maps_of_each_photo_in_one_order_over_layers() -> None:
     assert orders[0] == orders[1]
     for name, rows in ordered.items():
         assert float((rows @ true[name].T).max(1).values.min()) > 1 - 1e-6
+
+
+def test_own_maps_lead_only_with_a_number_a_pixel() -> None:
+    """Fewer leave photos open, and what their patches span says more."""
+    reader, spans = spans_of(network(), drawn(3))
+    numbers = 2 * 64 * 4 * 4  # of both layers' maps
+    alone = [s.name for s in with_whole_maps(reader, spans, pixels=numbers) if s.alone]
+    assert alone == ["3.one.weight", "3.two.weight"]
+    assert with_whole_maps(reader, spans, pixels=numbers + 1) == spans
 
 
 def test_a_search_begins_with_what_each_photo_has_by_itself() -> None:

@@ -91,6 +91,7 @@ class Row:
         role: Of the defense. Verdict, severity, findings and gate judge the deployed rows.
         primary: The one row of the study that is tested first (`identity_tests.primary`).
         undefended: The defense is none at all: the row that shows what the attack can do.
+        attack_settings: The attack's name, settings and adaptation as the study states them.
     """
 
     scenario: str
@@ -110,6 +111,7 @@ class Row:
     role: Role = "deployed"
     primary: bool = False
     undefended: bool = False
+    attack_settings: str = ""
 
     @property
     def reid(self) -> Rate | None:

@@ -131,7 +131,10 @@ def _unlike_rows(before: Row, after: Row) -> Iterator[str]:
     yield from _differing(
         {
             name: (getattr(before, name), getattr(after, name))
-            for name in ("threat_model", "network", "method", "round", "batch_size", "adaptive")
+            for name in (
+                *("threat_model", "network", "method", "round", "batch_size", "adaptive"),
+                "attack_settings",
+            )
         }
     )
     yield from _differing({"attack's steps": (_effort(before), _effort(after))})

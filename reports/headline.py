@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from fedaudit.reports.columns import UNSTATED
+from fedaudit.reports.cells import UNSTATED
 from fedaudit.reports.comparison import GRAVITY, Row, Verdict, strongest
 from fedaudit.reports.findings import open_claims
 from fedaudit.reports.plain_names import attack_name, defense_name

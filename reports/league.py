@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from fedaudit.core import claims
 from fedaudit.core.measures import Utility
-from fedaudit.reports.columns import UNSTATED
+from fedaudit.reports.cells import UNSTATED
 from fedaudit.reports.comparison import ADAPTED, DefenseLine
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Results

@@ -9,7 +9,7 @@ from statistics import median
 from fedaudit.core.claims import worst
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.measures import Estimate, MetricFacts, Rate, Utility
-from fedaudit.core.scenario import Study
+from fedaudit.core.scenario import Choice, Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.threat_models import threat_model
 from fedaudit.reports import recorded
@@ -111,6 +111,7 @@ def rows(
                 role=role,
                 undefended=defense.name == "none",
                 primary=line == primary,
+                attack_settings=_stated(attack),
             )
             if overlap := source.overlaps.get(attack.label):
                 row = replace(row, verdict=_overlapping(row.verdict, overlap))
@@ -119,6 +120,12 @@ def rows(
                 row = _doubt(row, lacks_power(study, trials, attack.label, ceiling))
             table.append(row)
     return with_power(table, ceiling)
+
+
+def _stated(attack: Choice) -> str:
+    """One text of all that the study says of an attack, whatever the order it says it in."""
+    settings = (f"{name}={value!r}" for name, value in sorted(attack.settings.items()))
+    return f"{attack.name}({', '.join((*settings, f'adapt={attack.adapt!r}'))})"
 
 
 def _overlapping(verdict: Verdict, why: str) -> Verdict:

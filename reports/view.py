@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from fedaudit.core.measures import Evidence
-from fedaudit.reports.columns import Cell, Column, of_defenses, of_exposures, of_rows, scene
+from fedaudit.reports.cells import Cell
+from fedaudit.reports.columns import Column, of_defenses, of_exposures, of_rows, scene
 from fedaudit.reports.comparison import GRAVITY, Reason, Row
 from fedaudit.reports.figures import state_of, unique
 from fedaudit.reports.plain_names import defense_name

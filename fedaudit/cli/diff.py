@@ -17,7 +17,8 @@ from fedaudit.files.atomic import write_atomically
         "fedaudit diff runs/last runs/now --format markdown",
         "fedaudit diff runs/last runs/now --page changes.html",
         note="“better” and “worse” are said only of lines with the same data, judge, threat model, "
-        "network, batch and attack effort, and only where chance does not explain the difference.",
+        "network, batch and settings of the attack, and only where chance does not explain the "
+        "difference.",
     )
 )
 @click.argument("before", type=click.Path(path_type=Path))

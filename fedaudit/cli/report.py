@@ -28,6 +28,7 @@ _SHOWN = 5
         "fedaudit report runs/first --fail-on high",
         "fedaudit report runs/first --evidence full --identity key.txt --output faces.html",
         "fedaudit report runs/first --pdf",
+        "fedaudit report runs/first --evidence none --output public.pdf",
     )
 )
 @click.argument("run", type=click.Path(path_type=Path))
@@ -38,7 +39,7 @@ _SHOWN = 5
     help="File of the private key that opens encrypted evidence; the pictures go into --output "
     "alone.",
 )
-@output_file("Also write the page to this file.")
+@output_file("Also write the page to this file; as a PDF where its name ends so.")
 @click.option(
     "--pdf", "paper", is_flag=True, help="Also write report.pdf (pip install 'fedaudit[pdf]')."
 )
@@ -73,23 +74,27 @@ def report(
     for what, keys in (("missing", missing), ("damaged", tuple(stock.damaged))):
         if keys:
             say(f"note: {what}, so not tested: {first_few(keys, _SHOWN)}", err=True)
-    if identity and paper:
+    copy_is_pdf = output is not None and output.suffix.lower() == ".pdf"
+    if identity and (paper or copy_is_pdf):
         raise ConfigError(
-            "--pdf writes into the run folder, whose pictures are sealed: leave it out."
+            "A page with pictures that were sealed is written as HTML: leave --pdf out, and name "
+            "an --output that ends in .html."
         )
     if identity:
         return _unseal(run, evidence, identity, output)
     undone = len(missing) + len(stock.damaged)
     jobs = len(stock.done) + undone
     code = conclude(run, evidence, fail_on=fail_on, jobs=jobs, undone=undone)
-    if paper:
+    html = (run / "report.html").read_bytes()
+    if paper or copy_is_pdf:
         from fedaudit.reports.pdf import pdf  # noqa: PLC0415 - an extra
 
-        target = run / "report.pdf"
-        write_atomically(target, pdf((run / "report.html").read_text("utf-8")))
-        say(f"pdf: {target}")
+        printed = pdf(html.decode())
+        if paper:
+            write_atomically(run / "report.pdf", printed)
+            say(f"pdf: {run / 'report.pdf'}")
     if output:
-        write_atomically(output, (run / "report.html").read_bytes())
+        write_atomically(output, printed if copy_is_pdf else html)
         say(f"copy: {output}")
     return code
 

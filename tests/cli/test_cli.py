@@ -72,7 +72,11 @@ def test_usage_errors_name_the_closest_match(
 
 
 def test_run_report_and_go_on(
-    fedaudit: Command, fakes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fedaudit: Command,
+    fakes: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert fedaudit("run", "study.toml", "--dry-run") == 0
     assert not (tmp_path / "runs").exists()
@@ -100,6 +104,10 @@ def test_run_report_and_go_on(
     assert "note: missing, so not tested: fresh--" in captured.err
     assert "copy: copy.html" in captured.out
     assert (tmp_path / "copy.html").read_text() == "evidence none"
+    monkeypatch.setattr("fedaudit.reports.pdf.pdf", lambda page: f"%PDF of {page}".encode())
+    assert fedaudit("report", "runs/study", "--evidence", "none", "-o", "copy.pdf") == 0
+    assert (tmp_path / "copy.pdf").read_text() == "%PDF of evidence none"
+    assert not (tmp_path / "runs/study/report.pdf").exists()
 
 
 def test_a_sequential_run_ends_and_goes_on_where_it_is_decided(

@@ -184,6 +184,7 @@ def test_better_and_worse_are_said_of_like_with_like_only() -> None:
     )
     for stronger, reason in (
         (replace(worse, threat_model="A"), f"threat model: {row.threat_model} → A"),
+        (replace(worse, attack_settings="gifd(steps=9)"), "attack settings: "),
         (replace(worse, measurement=replace(worse.measurement, effort=effort)), "attack's steps: "),
     ):
         rows = tuple(stronger if other is row else other for other in results.rows)

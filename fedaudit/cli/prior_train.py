@@ -21,6 +21,7 @@ MINUTES = 5.0
         "fedaudit prior train photos/ -o prior.safetensors",
         "fedaudit prior train more/ -o better.safetensors --from prior.safetensors",
         "fedaudit prior train photos/ -o prior.safetensors --resume --minutes 10",
+        "fedaudit prior train --data openpeople --apart p09 --apart p10 --generated 2000",
         "fedaudit prior train --data lfw_subset --size 32 --steps 500",
         note="Subfolders of FOLDER are taken for people: whole people are kept apart where there "
         "are ten or more. Beside the prior lie its checkpoint, and a folder of pictures: photos in "
@@ -57,6 +58,19 @@ MINUTES = 5.0
     show_default=True,
     help="Part of the photos that is kept apart to judge the prior.",
 )
+@click.option(
+    "--apart",
+    multiple=True,
+    metavar="PERSON",
+    help="Keep this person apart in place of a part at random; give it once a person of the audit.",
+)
+@click.option(
+    "--generated",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Faces of face_gan that are half of what is learned (its terms bar commercial use), "
+    "where photos are few: 2000 …  [default: none]",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, with the same options.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -70,6 +84,8 @@ def train(
     size: str,
     start: str,
     hold_out: float,
+    apart: tuple[str, ...],
+    generated: int,
     seed: int,
     resume: bool,
     quiet: bool,
@@ -83,9 +99,11 @@ def train(
         raise click.UsageError("give either FOLDER or --data.")
     from fedaudit.priors import training_session  # noqa: PLC0415 - imports torch
     from fedaudit.priors.autoencoder import Settings  # noqa: PLC0415
-    from fedaudit.priors.training_photos import load_photos  # noqa: PLC0415
+    from fedaudit.priors.training_photos import load_photos, with_generated  # noqa: PLC0415
 
-    photos = load_photos(folder, data, size=int(size), hold_out=hold_out, seed=seed)
+    photos = load_photos(folder, data, size=int(size), hold_out=hold_out, apart=apart, seed=seed)
+    if generated:
+        photos = with_generated(photos, generated, seed)
     if minutes is None and steps is None:
         minutes = MINUTES
     apart = f", {len(photos.held_out)} kept apart" if len(photos.held_out) else ""

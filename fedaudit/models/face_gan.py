@@ -24,6 +24,8 @@ class FaceGan(nn.Module):
         widths: Channels of the feature maps between the stages.
         latent_dim: Width of the latent vector.
         crop: Part of its image that is a face crop, as (top, bottom, left, right) in [0, 1].
+        mapped: A linear map stands before the first stage: from standard normal latents to those
+            that the stages were trained on.
     """
 
     def __init__(
@@ -31,8 +33,10 @@ class FaceGan(nn.Module):
         widths: Sequence[int] = WIDTHS,
         latent_dim: int = LATENT_DIM,
         crop: tuple[float, float, float, float] = DEFAULT_CROP,
+        mapped: bool = False,
     ) -> None:
         super().__init__()
+        self.mapping = nn.Linear(latent_dim, latent_dim) if mapped else None
         self.widths, self.latent_dim, self.crop = tuple(widths), latent_dim, crop
         self.latents = latents.normal(latent_dim)
         blocks = [
@@ -57,17 +61,18 @@ class FaceGan(nn.Module):
 
     def features(self, z: Tensor, stage: int) -> Tensor:
         """The feature map that stage `stage` takes, from latent vectors."""
-        x = z
-        for inner in self.stages[: self._check(stage)]:
-            x = inner(_as_map(x))
-        return x
+        return self._run(z, 0, self._check(stage))
 
     def forward_from(self, stage: int, feature: Tensor) -> Tensor:
         """Images `[N, 3, S, S]` in [0, 1] from the feature map that stage `stage` takes."""
-        x = _as_map(feature)
-        for inner in self.stages[self._check(stage) :]:
-            x = inner(x)
-        return (x + 1) / 2
+        return (self._run(feature, self._check(stage), len(self.stages)) + 1) / 2
+
+    def _run(self, x: Tensor, first: int, end: int) -> Tensor:
+        if self.mapping is not None and first == 0 < end:
+            x = self.mapping(x.flatten(1))
+        for inner in self.stages[first:end]:
+            x = inner(_as_map(x))
+        return x
 
     def _check(self, stage: int) -> int:
         if not 0 <= stage < len(self.stages):

@@ -28,11 +28,12 @@ class Manifest(BaseModel):
 
     Attributes:
         version: Of the format.
-        widths, latent_dim, crop: Of the `FaceGan`.
+        widths, latent_dim, crop, mapped: Of the `FaceGan`.
         start: What its weights were before: "random", "face_gan" or a prior's file name.
         data: Name of the folder or the data set.
         photos: How many photos it was trained on.
         held_out: How many photos were kept apart to judge it.
+        generated: How many faces of `face_gan` it was trained on beside them.
         steps: Training steps.
         seconds: CPU seconds of training.
         seed: Of the training.
@@ -46,14 +47,21 @@ class Manifest(BaseModel):
     widths: Annotated[tuple[Width, ...], Field(min_length=2, max_length=6)]
     latent_dim: Width
     crop: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)
+    mapped: bool = False
     start: str = "random"
     data: str = ""
     photos: int = 0
     held_out: int = 0
+    generated: int = 0
     steps: int = 0
     seconds: float = 0.0
     seed: int = 0
     psnr: float | None = None
+
+    @property
+    def stock_faces(self) -> bool:
+        """Whether it learned from `face_gan`'s weights or faces, and so falls under its terms."""
+        return self.generated > 0 or self.start == "face_gan"
 
     @model_validator(mode="after")
     def _crop_in_order(self) -> "Manifest":
@@ -101,7 +109,9 @@ def read_prior(path: Path) -> TrainedPrior:
                 raise _refusal(path, "it has no description of a prior in it")
             manifest = Manifest.model_validate_json(text)
             with torch.device("meta"):  # shapes are compared before any memory is taken
-                generator = FaceGan(manifest.widths, manifest.latent_dim, manifest.crop)
+                generator = FaceGan(
+                    manifest.widths, manifest.latent_dim, manifest.crop, manifest.mapped
+                )
             layout = generator.state_dict()
             if set(file.keys()) != set(layout):
                 raise _refusal(path, "its tensors are not those of its description")

@@ -13,7 +13,13 @@ from fedaudit.core.errors import UsageError
 from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.generator import load_generator
 from fedaudit.models.prior_file import Manifest
-from fedaudit.priors.networks import Encoder, copy_generator, fresh_generator, update_average
+from fedaudit.priors.networks import (
+    Encoder,
+    copy_generator,
+    fresh_generator,
+    update_average,
+    with_mapping,
+)
 from fedaudit.priors.training_photos import Photos
 from fedaudit.scoring.image_metrics import PSNR
 
@@ -21,6 +27,8 @@ _SCALES = 3
 _AVERAGE = 0.995
 """Of the running average of the weights, which is what is kept: the last step is noisy."""
 _BETAS = (0.5, 0.99)
+_FITTED = 400
+"""Photos by which the latents' distribution is fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +51,7 @@ class Settings:
     latent_dim: int = 100
     batch: int = 16
     lr: float = 1e-3
-    kl: float = 0.02
+    kl: float = 0.005
     warmup: int = 150
     seed: int = 0
 
@@ -57,7 +65,9 @@ class Trainer:
 
     A variational autoencoder (Kingma and Welling, ICLR 2014) on three scales of absolute
     differences: unlike a GAN's game it does not collapse, and each of its minutes improves it. What
-    is kept is the running average of the decoder, a `FaceGan` whose latents are standard normal.
+    is kept is the running average of the decoder, a `FaceGan` whose latents are standard normal:
+    a linear map makes of them the normal distribution that fits the encoded photos (Ghosh et al.,
+    ICLR 2020).
 
     Args:
         photos: To train on.
@@ -102,6 +112,17 @@ class Trainer:
         self.step += 1
         return error
 
+    @property
+    def kept(self) -> FaceGan:
+        """The generator as it is written: a start's latents are standard normal already."""
+        if self._started:
+            return self.average
+        photos = self.photos.draw(_FITTED, torch.Generator().manual_seed(self.settings.seed))
+        with torch.no_grad():
+            mean, logvar = self.encoder(photos)
+        spread = torch.cov(mean.T) + logvar.exp().mean(0).diag()
+        return with_mapping(self.average, mean.mean(0), spread)
+
     def reconstruct(self, photos: Tensor) -> Tensor:
         """The photos as the kept generator draws them from their latents; `[N, 3, S, S]`."""
         with torch.no_grad():
@@ -111,7 +132,7 @@ class Trainer:
         """Faces that the kept generator draws from random latents; `[count, 3, S, S]`."""
         noise = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            return self._draw(self.average, self.average.latents.draw(count, noise))
+            return self._draw(self.kept, self.average.latents.draw(count, noise))
 
     def judge(self) -> float:
         """Mean PSNR in dB of encoded photos, of those kept apart where there are any."""
@@ -125,10 +146,12 @@ class Trainer:
             widths=self.average.widths,
             latent_dim=self.average.latent_dim,
             crop=self.average.crop,
+            mapped=not self._started or self.average.mapping is not None,
             start=self.settings.start,
             data=self.photos.name,
             photos=len(self.photos.train),
             held_out=len(self.photos.held_out),
+            generated=len(self.photos.generated),
             steps=self.step,
             seconds=seconds,
             seed=self.settings.seed,
@@ -165,6 +188,7 @@ class Trainer:
             "data": self.photos.name,
             "photos": len(self.photos.train),
             "held_out": len(self.photos.held_out),
+            "generated": len(self.photos.generated),
             # Which photos: another order or another folder gives another sum.
             "mean": float(self.photos.train.double().flatten(1).mean(1).cumsum(0).mean()),
         }
@@ -196,8 +220,8 @@ class Trainer:
 
     def _train(self) -> float:
         """Encoder and decoder learn to draw the photos."""
-        train, batch = self.photos.train, self.settings.batch
-        batch_photos = train[torch.randint(len(train), (batch,), generator=self.noise)]
+        batch = self.settings.batch
+        batch_photos = self.photos.draw(batch, self.noise)
         flips = torch.rand(batch, generator=self.noise) < 0.5
         photos = torch.where(flips.view(-1, 1, 1, 1), batch_photos.flip(3), batch_photos)
         mean, logvar = self.encoder(photos)

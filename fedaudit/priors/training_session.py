@@ -141,7 +141,7 @@ def _save(trainer: Trainer, output: Path, seconds: float) -> Manifest:
     content = safetensors.torch.save(trainer.state(), {_KEY: json.dumps(about)})
     write_atomically(checkpoint_path(output), content)
     manifest = trainer.manifest(seconds)
-    write_prior(output, trainer.average, manifest, trainer.photos.hashes)
+    write_prior(output, trainer.kept, manifest, trainer.photos.hashes)
     write_atomically(samples_folder(output) / f"step-{trainer.step:06d}.png", _picture(trainer))
     return manifest
 

@@ -1,8 +1,10 @@
 """The files apart from the photos that decide what a study measures, and their hashes."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from fedaudit.core.errors import UsageError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Scenario, Study
@@ -11,6 +13,7 @@ from fedaudit.data.torchvision_sets import TERMS as RESEARCH_SETS
 from fedaudit.files import asset_store
 from fedaudit.files.asset_sources import sha256
 from fedaudit.files.asset_table import ASSETS
+from fedaudit.models.prior_file import SUFFIX, read_prior
 
 _JUDGES = {"sface": ("sface", "face_detector"), "dlib": ("face_embedder",)}
 # Assets by registered judge; a user's own brings what it needs.
@@ -60,10 +63,14 @@ def hashes(study: Study, source: SourceFacts) -> dict[str, str]:
 
 
 def _draws_faces(attack: Choice) -> bool:
-    """Whether an attack uses the stock generator: it needs faces, and names no other source."""
-    needs = create("attacks", attack.name, attack.settings).needs
-    own = str(attack.settings.get("prior", "face_gan")) != "face_gan"
-    return Knowledge.AUXILIARY in needs and not own
+    """Whether an attack uses the stock generator, or a prior that learned from it."""
+    if Knowledge.AUXILIARY not in create("attacks", attack.name, attack.settings).needs:
+        return False
+    source = Path(str(attack.settings.get("prior", "face_gan")))
+    if source.suffix == SUFFIX and source.is_file():
+        with suppress(UsageError):  # whatever is wrong is said where it is used
+            return read_prior(source).manifest.stock_faces
+    return str(source) == "face_gan"
 
 
 def pretraining_sets(study: Study, scenario: Scenario) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.prior_file import Manifest, photos_behind, write_prior
 from fedaudit.priors.training_photos import from_folder
+from fedaudit.study.deciding_files import barred_assets
 
 IMAGE_SPACE, STOCK = Choice("inverting_gradients"), Choice("gan_inversion")
 
@@ -41,6 +43,19 @@ def test_a_trained_prior_says_on_whom(tmp_path: Path, data: Choice, known: bool)
     write_prior(path, generator, Manifest(widths=widths, latent_dim=4, data="orl"))
     found = overlaps(asked(data, Choice("gan_inversion", {"prior": str(path)})))
     assert bool(found) == known
+
+
+@pytest.mark.parametrize("fact", [{"generated": 5}, {"start": "face_gan"}, {}])
+def test_a_prior_that_learned_from_the_stock_generator(
+    tmp_path: Path, fact: dict[str, Any]
+) -> None:
+    path, widths = tmp_path / "prior.safetensors", (8, 8)
+    about = Manifest(widths=widths, latent_dim=4, data="orl", **fact)
+    write_prior(path, FaceGan(widths, 4, (0.0, 1.0, 0.0, 1.0)), about)
+    study = asked(Choice("synthetic"), Choice("gan_inversion", {"prior": str(path)}))
+    assert bool(overlaps(study)) == bool(fact)
+    study = asked(Choice("orl"), Choice("gan_inversion", {"prior": str(path)}))
+    assert ("face_gan" in barred_assets(study)) == bool(fact)
 
 
 def _photos(folder: Path, *shades: int) -> Path:

@@ -67,7 +67,10 @@ def test_train_show_check(
     assert "latent      [100], 100 numbers\n" in out
     assert "images      [3, 32, 32], 0." in out
     assert "stages      1 [256, 4, 4], 2 [128, 8, 8], 3 [64, 16, 16]\n" in out
-    assert "on 90 photos of 'lfw_subset', 10 kept apart; from random, 3 steps" in out
+    assert (
+        "on 90 photos of 'lfw_subset', 10 kept apart, 0 faces of face_gan; from random, 3 steps"
+        in out
+    )
     assert "expresses   3 photos at 16 pixels with a PSNR of " in out
     assert size("pairs.png") == (2 * (3 * 18 + 2), 2 * (2 * 18 + 2))
 

@@ -51,6 +51,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "crop": (lambda t, m: m.update(crop=[0.9, 0.1, 0, 1]), "top < bottom"),
     "version": (lambda t, m: m.update(version=2), "version"),
     "other widths": (lambda t, m: m.update(widths=[9, 4]), "another shape"),
+    "mapped": (lambda t, m: m.update(mapped=True), "tensors are not those"),
     "other depth": (lambda t, m: m.update(widths=[8, 4, 4]), "tensors are not those"),
     "missing": (lambda t, m: t.pop(FIRST), "tensors are not those"),
     "surplus": (lambda t, m: t.update(x=torch.ones(1)), "tensors are not those"),

@@ -43,6 +43,8 @@ def test_some_steps_lower_the_error_and_leave_no_trace(photos: Photos) -> None:
     of_mean = float(-10 * (mean_face - photos.held_out).square().flatten(1).mean(1).log10().mean())
     assert trainer.judge() > max(untrained + 3, of_mean)  # more than the one face that fits all
     samples = trainer.sample(20)
+    plain = trainer.average(trainer.average.latents.draw(20, torch.Generator().manual_seed(0)))
+    assert samples.std(0).mean() > 1.1 * plain.std(0).mean()  # latents as encoded photos have them
     assert samples.shape == (20, 3, 32, 32)
     assert samples.std(0).mean() > 0.02  # not one face again and again
 
@@ -107,7 +109,7 @@ def test_an_interrupt_keeps_what_was_learned(photos: Photos, tmp_path: Path) -> 
     trainer = Trainer(photos, QUICK)
     for _ in range(6):
         trainer.advance()
-    expected, found = trainer.average.state_dict(), weights(path)
+    expected, found = trainer.kept.state_dict(), weights(path)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
@@ -205,3 +207,21 @@ def test_photos_of_one_source_are_near_and_others_are_not(faces: FaceSet) -> Non
     assert abs(near) < 0.2 * far
     colored = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert far < kernel_distance(colored, some) < 1e4  # some features no photo has
+
+
+def test_random_latents_become_those_of_photos(photos: Photos) -> None:
+    trainer = Trainer(photos, QUICK)
+    trainer.advance()
+    kept, count = trainer.kept, 400
+    z = torch.randn(20_000, kept.latent_dim, generator=torch.Generator().manual_seed(0))
+    assert kept.mapping is not None
+    drawn = kept.mapping(z)
+    seen = photos.draw(count, torch.Generator().manual_seed(QUICK.seed))
+    with torch.no_grad():
+        mean, logvar = trainer.encoder(seen)
+    assert torch.allclose(drawn.mean(0), mean.mean(0), atol=0.05)
+    expected = torch.cov(mean.T) + logvar.exp().mean(0).diag()
+    assert torch.allclose(torch.cov(drawn.T), expected, atol=0.08)
+    inner = trainer.average.forward_from(0, drawn[:2])
+    assert torch.allclose(kept(z[:2]), inner, atol=1e-6)
+    assert torch.allclose(kept.forward_from(2, kept.features(z[:2], 2)), inner, atol=1e-6)

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from fedaudit.core.errors import ConfigError, DataError, UnknownNameError
-from fedaudit.priors.training_photos import from_data, from_folder
+from fedaudit.priors.training_photos import from_data, from_folder, with_generated
 
 
 def paint(path: Path, shade: int) -> None:
@@ -61,3 +61,23 @@ def test_registered_sets() -> None:
         from_data("orll", size=16)
     with pytest.raises(ConfigError, match="needs path"):
         from_data("folder", size=16)
+
+
+def test_people_of_an_audit_are_kept_apart() -> None:
+    photos = from_data("orl", size=16, apart=("s1", "s40"))
+    assert (len(photos.train), len(photos.held_out)) == (380, 20)
+    every = from_data("orl", size=16, hold_out=0).train
+    assert torch.equal(photos.held_out, torch.cat([every[:10], every[-10:]]))
+    with pytest.raises(DataError, match="orl has no s41, somebody to keep apart. It has s1, s10"):
+        from_data("orl", size=16, apart=("s1", "somebody", "s41"))
+
+
+def test_half_of_a_draw_is_generated(tmp_path: Path) -> None:
+    for i in range(8):
+        paint(tmp_path / f"{i}.png", 255)
+    photos = with_generated(from_folder(tmp_path, size=16, hold_out=0), 6)
+    assert photos.generated.shape == (6, 3, 16, 16)
+    drawn = photos.draw(10, torch.Generator().manual_seed(0))
+    white = (drawn == 1).flatten(1).all(1)
+    assert white.tolist() == [False] * 5 + [True] * 5
+    assert all(any(torch.equal(face, own) for own in photos.generated) for face in drawn[:5])

@@ -46,21 +46,23 @@ def _of_prior(data: Choice, attack: Choice) -> str:
         return ""
     try:
         faces = create("attacks", attack.name, attack.settings).needs
-        data_name = read_prior(Path(source)).manifest.data if is_ours else ""
+        about = read_prior(Path(source)).manifest if is_ours else None
     except FedauditError:
         return ""  # whatever is wrong is said where it is used
     if Knowledge.AUXILIARY not in faces:
         return ""
-    if not is_ours:
+    if about is None:
         return f"the generator of {attack.label} ({STOCK}) drew the audited faces itself"
     path = data.settings.get("path")
     names = {data.name} if path is None else {data.name, Path(str(path)).resolve().name}
     name = Path(source).name
-    if data_name not in names:
+    if data.name == "synthetic" and about.stock_faces:
+        return f"the prior of {attack.label} ({name}) learned from {STOCK}, which drew the faces"
+    if about.data not in names:
         overlap = _count_common(data, photos_behind(Path(source)))
         sentence = f"{overlap} are among those that the prior of {attack.label} ({name}) learned"
         return sentence if overlap else ""
-    return f"the prior of {attack.label} ({name}) was trained on {data_name}, which is audited"
+    return f"the prior of {attack.label} ({name}) was trained on {about.data}, which is audited"
 
 
 def _count_common(data: Choice, others: Iterable[str]) -> str:

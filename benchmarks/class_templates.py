@@ -4,6 +4,7 @@
     python benchmarks/class_templates.py --quick    # eight templates a line
     python benchmarks/class_templates.py --dim 128  # a narrower embedding
     python benchmarks/class_templates.py --quick --latent face_gan --only "fedgc, round 4"
+    python benchmarks/class_templates.py --decoder --source prior.safetensors
 
 ORL at 32 px, the network `face`, 30 people who train with five photos each, a gallery of 40 people
 with *other* photos. Columns:
@@ -18,15 +19,19 @@ with *other* photos. Columns:
     control   the same of the same attack when the templates are noise of the same norm
     rank      mean rank of the right person among 40; 20.5 by chance
     re-id     above the threshold at an FMR of 1e-3
-    CPU s     of the attack, a template
+    CPU s     of the attack, a template (of a decoder's training, the half)
 
-With `--latent` a generator's latent vectors are searched in place of the faces' principal axes. The
-last columns are SFace's: first of 40, its control, and above its threshold.
+With `--latent` a generator's latent vectors are searched in place of the faces' principal axes.
+With `--decoder` a network draws that learned to draw faces from their embeddings (Mai et al.,
+TPAMI 2019), and nothing is searched. `--source` is the generator whose faces the attacks start or
+learn from. A cluster's center is nobody's template: its `ceiling` asks whether the person whom it
+comes next to is one of its client's, and the face is scored against whoever it looks like. The last
+columns are SFace's: first of 40, its control, and above its threshold.
 """
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any
@@ -39,6 +44,7 @@ from torch import Tensor
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.eigenfaces import Eigenfaces, kept_faces, standardize
 from fedaudit.attacks.generators.face_generator import FaceGenerator
+from fedaudit.attacks.learned.decoder import VectorDecoder, teach
 from fedaudit.attacks.search.movers.gradient_descent import Search
 from fedaudit.attacks.templates.read_templates import read_templates
 from fedaudit.attacks.templates.template_inversion import Embeddings, TemplateInversion
@@ -50,6 +56,7 @@ from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Federation
+from fedaudit.core.seeds import draw_seeded
 from fedaudit.core.shared import ClassEmbeddings, ClusterCenters
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import ImageScore
@@ -67,6 +74,8 @@ from fedaudit.stats.intervals import clopper_pearson
 CANDIDATES, LATENT_STEPS, LATENT_LR, LATENT_WEIGHT = 1000, 150, 0.05, 0.01
 """Of a search through latents: faces that are tried as starts, steps of Adam, peak step, and the
 weight of |z|²/dim. Set by hand."""
+LEARNED, EPOCHS = 4000, 5
+"""Faces that a decoder learns from, and how often it sees each. Set by hand."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,9 @@ class Line:
     """Read the rows' change over the audited round in place of the rows."""
 
 
+ALONE = {"radius": 0.3, "min_size": 1, "max_clusters": 6, "epsilon": 1e6}
+"""Every cluster is one person, and all are released: as much as a center can say of anybody."""
+
 LINES = (
     Line("fedface, round 1, random start", "fedface", {"pretrain_steps": 0}, 0, 30),
     Line("fedface, round 1, pre-trained", "fedface", {}, 0, 30),
@@ -94,6 +106,7 @@ LINES = (
     Line("fedgc, round 21, secure sum", "fedgc", {"secure": True}, 20),
     Line("privacyface, ε = 1", "privacyface", {"radius": 1.5}, 20),
     Line("privacyface, ε = 10000", "privacyface", {"radius": 1.5, "epsilon": 1e4}, 20),
+    Line("privacyface, no noise, alone", "privacyface", ALONE, 20),
 )
 
 
@@ -102,8 +115,10 @@ ONE_STEP = LocalTraining(lr=0.1, steps=1, batch_size=30)
 """After which a row has moved along the features of the photos, each with its weight."""
 
 
-def captured(line: Line, faces: FaceSet, dim: int) -> tuple[Simulation, Observation, Secret]:
-    """Every client's templates, in one observation, and everybody's portraits."""
+def captured(
+    line: Line, faces: FaceSet, dim: int
+) -> tuple[Simulation, Observation, Secret, list[tuple[str, ...]]]:
+    """Every client's templates, in one observation; portraits; whom each template may be of."""
     settings = Federation(clients=line.clients)
     simulation = Simulation(
         network=ModelSpec("face", {"dim": dim}),
@@ -129,33 +144,36 @@ def captured(line: Line, faces: FaceSet, dim: int) -> tuple[Simulation, Observat
             )
         )
     found = [(c.seen, c.secret) for c in captures if c.secret is not None]
-    rows, owners, update = [], 0, captures[0].seen.shared[0]
+    rows, update = [], captures[0].seen.shared[0]
+    owners: list[tuple[str, ...]] = []
     centers = False
-    for seen, _ in found:
+    for seen, secret in found:
         try:
             templates = read_templates(seen, 100)
         except AttackError:  # a client whose people form no cluster shares none
             continue
         known = seen.before["head.weight"] if line.change else 0.0
         rows.append(templates.rows - known)
-        owners += len(templates.rows)
         centers = bool((templates.labels < 0).any())
+        inside = secret.portrayed
+        owners += [inside if centers else (inside[k],) for k in range(len(templates.rows))]
     if not rows:
         raise AttackError(f"{line.name}: no client shared a template. Train for more rounds.")
     together = torch.cat(rows)
     shared = (
         ClusterCenters(together, 1.5)
         if centers
-        else ClassEmbeddings(together, tuple(range(owners)))
+        else ClassEmbeddings(together, tuple(range(len(owners))))
     )
     portraits = [s.portraits for _, s in found if s.portraits is not None]
-    secret = replace(
+    everybody = replace(
         found[0][1],
         portraits=torch.cat(portraits),
         portrayed=tuple(p for _, s in found for p in s.portrayed),
     )
     before = {n: t for n, t in found[0][0].before.items() if n != "head.weight"}
-    return simulation, replace(found[0][0], before=before, shared=(update, shared)), secret
+    seen = replace(found[0][0], before=before, shared=(update, shared))
+    return simulation, seen, everybody, owners
 
 
 def through_latents(
@@ -187,6 +205,33 @@ def through_latents(
         return Reconstruction(faces.images(free).clamp(0, 1), rows.labels, of="people")
 
 
+def through_decoder(
+    seen: Observation, blind: Observation, source: str, limit: int
+) -> tuple[Reconstruction, Reconstruction]:
+    """Faces of both by a network that learned on generated faces to draw them from embeddings."""
+    assert seen.image_shape is not None
+    rows = read_templates(seen, limit)
+    network = require_face_net(build(seen.model, seen.before), "the benchmark").eval()
+    auxiliary, shape = Auxiliary(source=source), seen.image_shape
+    faces = kept_faces(auxiliary, LEARNED, shape, grayscale=True, seed=0, cache=None)
+    ours = Embeddings.of(network, faces, rows.rows, shape[0])
+    control = Embeddings.of(network, faces, read_templates(blind, limit).rows, shape[0])
+
+    def entries(vectors: Tensor) -> Tensor:
+        return F.normalize(vectors @ ours.whitener, dim=1) * vectors.shape[1] ** 0.5
+
+    decoder = draw_seeded(lambda: VectorDecoder(ours.seen.shape[1], (1, *shape[1:])), 0)
+    own = entries(ours.seen - ours.seen.mean(0))
+    teach(decoder, own, faces[:, None], epochs=EPOCHS, seed=0)
+    with torch.no_grad():
+        drawn = [decoder(entries(one.target))[:, 0] for one in (ours, control)]
+    found, made_up = (
+        Reconstruction(x.expand(-1, shape[0], -1, -1).contiguous(), rows.labels, of="people")
+        for x in drawn
+    )
+    return found, made_up
+
+
 def prior_ceiling(faces: FaceSet, judge: Judge, components: int) -> str:
     """Photos of the attacked people on the principal axes of the attacker's faces, judged."""
     parts = split(faces, Federation(clients=5))
@@ -209,7 +254,9 @@ def sface_judge(faces: FaceSet) -> Judge:
     return Judge(calibrate(*embed_split(full, faces, parts, embed), fmr=1e-3, photos=200), embed)
 
 
-def ceiling(network: FaceNet, rows: Tensor, people: tuple[str, ...], simulation: Simulation) -> int:
+def ceiling(
+    network: FaceNet, rows: Tensor, owners: Sequence[tuple[str, ...]], simulation: Simulation
+) -> int:
     """Rows that come first of all people through the audited network."""
     gallery = simulation.split.gallery
     images = simulation.faces.images
@@ -219,7 +266,8 @@ def ceiling(network: FaceNet, rows: Tensor, people: tuple[str, ...], simulation:
     means = torch.stack([e.mean(0) for e in embedded.values()])
     templates = F.normalize(means - middle, dim=1)
     near = F.normalize(rows, dim=1) @ templates.T  # the mean is the same for all of a row
-    return sum(list(gallery)[int(k)] == p for k, p in zip(near.argmax(1), people, strict=True))
+    first = [list(gallery)[int(k)] for k in near.argmax(1)]
+    return sum(person in may for person, may in zip(first, owners, strict=True))
 
 
 def rate(scores: tuple[ImageScore, ...]) -> str:
@@ -234,7 +282,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="eight templates a line")
     parser.add_argument("--dim", type=int, default=512, help="width of the embedding")
-    parser.add_argument("--only", default="", help="lines whose name begins so")
+    parser.add_argument("--only", nargs="+", default=[""], help="lines whose name begins so")
+    parser.add_argument("--decoder", action="store_true", help="draw by a learned decoder")
+    parser.add_argument("--source", default="face_gan", metavar="PRIOR", help="of the faces")
     parser.add_argument("--latent", default="", metavar="PRIOR", help="search its latents")
     parser.add_argument("--prior", type=float, default=TemplateInversion().prior)
     options = parser.parse_args()
@@ -242,10 +292,11 @@ def main() -> None:
     faces = orl(size=32)
     judge = Judge.of(faces, split(faces, Federation(clients=5)))
     second = sface_judge(faces)
-    attack = TemplateInversion(limit=8 if options.quick else 64, prior=options.prior)
+    limit = 8 if options.quick else 64
+    attack = TemplateInversion(limit=limit, prior=options.prior, source=options.source)
     print(judge.ceiling)
     print(f"SFace: {second.ceiling}")
-    for components in () if options.latent else (100, 400):
+    for components in () if options.latent or options.decoder else (100, 400):
         print(
             f"the photos themselves on {components} axes: {prior_ceiling(faces, judge, components)}"
         )
@@ -261,20 +312,22 @@ def main() -> None:
         f"{'CPU s':>7}{'SFace':>8}{'control':>9}{'re-id':>7}"
     )
     for line in LINES:
-        if not line.name.startswith(options.only):
+        if not line.name.startswith(tuple(options.only)):
             continue
         try:
-            simulation, seen, secret = captured(line, faces, options.dim)
+            simulation, seen, secret, owners = captured(line, faces, options.dim)
         except AttackError as error:
             print(f"{line.name:32}{error}", flush=True)
             continue
         network = require_face_net(build(seen.model, seen.before), "the benchmark").eval()
         rows = read_templates(seen, attack.limit).rows
         started = time.process_time()
-        found = draw(seen)
-        seconds = (time.process_time() - started) / len(rows)
         blind = without_update(seen, torch.Generator().manual_seed(1))
-        control = draw(blind)
+        if options.decoder:
+            found, control = through_decoder(seen, blind, options.source, attack.limit)
+        else:
+            found, control = draw(seen), draw(blind)
+        seconds = (time.process_time() - started) / len(rows) / 2
         with torch.no_grad():
             cosine = F.cosine_similarity(network.embed(found.images), rows)
         ours, theirs, ours_beside, theirs_beside = (
@@ -282,10 +335,7 @@ def main() -> None:
             for by in (judge, second)
             for one in (found, control)
         )
-        first = "—"
-        if int(found.labels.min()) >= 0:
-            people = secret.portrayed[: len(rows)]
-            first = f"{ceiling(network, rows, people, simulation)}/{len(rows)}"
+        first = f"{ceiling(network, rows, owners[: len(rows)], simulation)}/{len(rows)}"
         print(
             f"{line.name:32}{first:>9}{float(cosine.mean()):8.3f}{rate(ours):>18}"
             f"{rate(theirs):>18}{mean(s.rank or 0 for s in ours):7.1f}"

@@ -106,8 +106,8 @@ def train(
         photos = with_generated(photos, generated, seed)
     if minutes is None and steps is None:
         minutes = MINUTES
-    apart = f", {len(photos.held_out)} kept apart" if len(photos.held_out) else ""
-    say(f"{len(photos.train)} photos of {photos.name}{apart}", err=True)
+    kept = f", {len(photos.held_out)} kept apart" if len(photos.held_out) else ""
+    say(f"{len(photos.train)} photos of {photos.name}{kept}", err=True)
     try:
         with live(stderr(), "training", 1.0, quiet=quiet) as update:
             manifest = training_session.train(

@@ -61,8 +61,8 @@ def describe(source: str) -> Mapping[str, str]:
         about = read_prior(Path(source)).manifest
         facts["trained"] = (
             f"on {about.photos} photos of {about.data!r}, {about.held_out} kept apart, "
-            f"{about.generated} faces of face_gan; from {about.start}, {about.steps} steps, {about.seconds:.0f} CPU seconds, seed "
-            f"{about.seed}"
+            f"{about.generated} faces of face_gan; from {about.start}, {about.steps} steps, "
+            f"{about.seconds:.0f} CPU seconds, seed {about.seed}"
         )
     return facts
 

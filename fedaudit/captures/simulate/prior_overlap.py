@@ -51,13 +51,13 @@ def _of_prior(data: Choice, attack: Choice) -> str:
         return ""  # whatever is wrong is said where it is used
     if Knowledge.AUXILIARY not in faces:
         return ""
-    if about is None:
-        return f"the generator of {attack.label} ({STOCK}) drew the audited faces itself"
+    own = "" if about is None else Path(source).name + ", which learned from "
+    if data.name == "synthetic" and (about is None or about.stock_faces):
+        return f"the generator of {attack.label} ({own}{STOCK}) drew the audited faces itself"
+    assert about is not None
     path = data.settings.get("path")
     names = {data.name} if path is None else {data.name, Path(str(path)).resolve().name}
     name = Path(source).name
-    if data.name == "synthetic" and about.stock_faces:
-        return f"the prior of {attack.label} ({name}) learned from {STOCK}, which drew the faces"
     if about.data not in names:
         overlap = _count_common(data, photos_behind(Path(source)))
         sentence = f"{overlap} are among those that the prior of {attack.label} ({name}) learned"

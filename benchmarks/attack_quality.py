@@ -44,7 +44,7 @@ def lines(batch: int) -> dict[str, Attack]:
         "gan_inversion": gan_inversion(),
         "subspace_matching": subspace_matching(),
         "map_inversion": create("attacks", "map_inversion", {}),
-        "gan_inversion, no first fully connected layer": gan_inversion(entry=False),
+        "gan_inversion, no first fully connected layer": gan_inversion(first_fully_connected=False),
     }
     if batch == 1:
         for name in ("liu_2021", "gifd", "gias", "gion", "grad_inversion"):

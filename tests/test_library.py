@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import fedaudit
 from fedaudit.attacks.closed_form.analytic import Analytic
 from fedaudit.core.errors import (
+    AttackError,
     ConfigError,
     KnowledgeError,
     RunFolderError,
@@ -257,6 +258,51 @@ def test_an_update_that_does_not_fit_the_model_is_refused(change: Any, message: 
     arguments["update"] = change(arguments["update"])
     with pytest.raises(UsageError, match=message):
         fedaudit.attack(**arguments)
+
+
+class Random(nn.Module):
+    """Draws in evaluation mode, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = nn.functional.dropout(self.body(images), training=True)
+        scores: Tensor = self.head(maps.mean((2, 3)))
+        return scores
+
+
+class Bare(nn.Module):
+    """Has no layer whose inputs its gradients span."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(*SHAPE))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.tanh(images * self.scale).mean((2, 3)).repeat(1, 4)[:, :10]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "message"),
+    [
+        (Random(), UsageError, "layer Random gives other numbers"),
+        (Bare(), AttackError, "no layer of the network"),
+    ],
+    ids=["random", "bare"],
+)
+def test_a_network_that_cannot_be_read_is_told(model: nn.Module, kind: type, message: str) -> None:
+    update = gradient(model, torch.rand(1, *SHAPE), LABELS)
+    with pytest.raises(kind, match=message):
+        fedaudit.attack(model, update, "subspace_matching", image_shape=SHAPE)
+
+
+@pytest.mark.parametrize("attack", ["subspace_matching", "inverting_gradients"])
+def test_an_update_of_zeros_is_refused(attack: str) -> None:
+    zeros = {name: torch.zeros_like(value) for name, value in cnn().named_parameters()}
+    with pytest.raises(AttackError, match="zero everywhere"):
+        fedaudit.attack(cnn(), zeros, attack, image_shape=SHAPE, labels=LABELS)
 
 
 def test_a_model_that_cannot_be_copied_is_refused() -> None:

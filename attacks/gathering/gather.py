@@ -32,6 +32,7 @@ from fedaudit.attacks.evidence.unshared_layers import (
 )
 from fedaudit.attacks.training.schedule import without_pulls
 from fedaudit.attacks.training.trained_parameters import (
+    changed,
     possible_training,
     trained_part,
     unused_parts,
@@ -179,9 +180,10 @@ def gather_inputs(seen: Observation) -> Evidence:
 
     Raises:
         KnowledgeError: The threat model does not grant the number and size of the images.
-        AttackError: No model update among what was shared.
+        AttackError: No model update among what was shared, or one of zeros.
     """
     count, shape, update = _basics(seen)
+    changed(update.tensors)
     adaptation = adapt_to(seen)
     if adaptation.special:
         adaptation = replace(adaptation, special=()).missing(adaptation.special[0].name)

@@ -81,8 +81,9 @@ class Matching:
             # What follows the feature map is explained exactly already; only the body is matched.
             if not isinstance(model, FaceNet):
                 raise AttackError(
-                    "the labels cannot be inferred from what was shared, and only FaceNet networks "
-                    'can be matched without them: grant = ["labels"], or use a FaceNet.'
+                    "the labels cannot be inferred from what was shared, and this network cannot "
+                    'be matched without them: hand them over (labels = …; grant = ["labels"] in a '
+                    "study), or use subspace_matching."
                 )
             self.public = PublicModule(model, depth)
             weights = used_by(self.public, weights, evidence.shape)

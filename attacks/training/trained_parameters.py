@@ -23,6 +23,21 @@ def is_still(name: str, before: Mapping[str, Tensor], sent: Mapping[str, Tensor]
     return name in before and not (name in sent and bool(sent[name].any()))
 
 
+def changed(sent: Mapping[str, Tensor]) -> set[str]:
+    """Names of what is not zero everywhere.
+
+    Raises:
+        AttackError: Nothing is.
+    """
+    changes = {name for name, value in sent.items() if bool(value.any())}
+    if not changes:
+        raise AttackError(
+            "the update is zero everywhere: nothing was trained in this round, or it was masked. "
+            "Attack another round."
+        )
+    return changes
+
+
 def trained_part(
     model: nn.Module, sent: Mapping[str, Tensor], image_shape: tuple[int, int, int]
 ) -> frozenset[str]:
@@ -34,12 +49,7 @@ def trained_part(
     Raises:
         AttackError: None is left; says why.
     """
-    changes = {name for name, value in sent.items() if bool(value.any())}
-    if not changes:
-        raise AttackError(
-            "the update is zero everywhere: nothing was trained in this round, or it was masked. "
-            "Attack another round."
-        )
+    changes = changed(sent)
     parameters = {n: p for n, p in model.named_parameters(remove_duplicate=False) if n in changes}
     like = next(model.parameters())
     size = TRIED, *image_shape

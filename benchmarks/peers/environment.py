@@ -40,7 +40,8 @@ def _python(name: str, packages: Sequence[str], trial: str) -> Path:
     folder: Path = cache_dir() / "peers" / f"{name}-py{version}"
     python, ready = folder / "bin" / "python", folder / "ready"
     here = sysconfig.get_paths()["purelib"]
-    if ready.exists() and ready.read_text() == here:
+    made = "\n".join([here, *packages])
+    if ready.exists() and ready.read_text() == made:
         return python
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True)
@@ -51,7 +52,7 @@ def _python(name: str, packages: Sequence[str], trial: str) -> Path:
     reused = f"import site; site.addsitedir({here!r})\n"  # with the folders that it names itself
     (Path(places["purelib"]) / "reused.pth").write_text(reused)
     subprocess.run([str(python), "-W", "ignore", "-c", trial], check=True)
-    ready.write_text(here)
+    ready.write_text(made)
     return python
 
 

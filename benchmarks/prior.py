@@ -26,6 +26,7 @@ from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, FaceGenerat
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.matching_attack import MatchingAttack
+from fedaudit.attacks.search.span_schedules import SPAN_FADING, by_whole_maps
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import FeatureMaps, Latent, Pixels
 from fedaudit.data.openpeople import openpeople
@@ -34,18 +35,23 @@ from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.scoring.pairing import pair
 
 
-def lines() -> dict[str, MatchingAttack]:
-    """Attacks by name."""
+def lines(batch: int) -> dict[str, MatchingAttack]:
+    """Attacks by name; of a batch, pixels are searched as each photo's own maps allow."""
     pixels = subspace_matching()
     search, *end = pixels.stages  # mends, then L-BFGS
-    freed, every = replace(search, varies=Pixels(start="previous")), search.steps
+    every = search.steps
+    shared = Stage(varies=Latent(), steps=1, total_variation=0.0, fading=SPAN_FADING, match="spans")
 
     def latent(steps: int) -> Stage:
         varies = Latent(candidates=64)
-        return Stage(varies=varies, steps=steps, lr=0.1, square_norm=LATENT_PRIOR, match="spans")
+        return replace(shared, varies=varies, steps=steps, lr=0.1, square_norm=LATENT_PRIOR)
 
     def inner(stage: int, steps: int) -> Stage:
-        return Stage(varies=FeatureMaps(stage=stage), steps=steps, lr=0.05, match="spans")
+        return replace(shared, varies=FeatureMaps(stage=stage), steps=steps, lr=0.05)
+
+    def freed(steps: int) -> tuple[Stage, ...]:
+        one = replace(search, varies=Pixels(start="previous"), steps=steps)
+        return (one, *end) if batch == 1 else by_whole_maps(one)
 
     def generated(*stages: Stage) -> MatchingAttack:
         return replace(pixels, stages=stages, prior=FaceGenerator())
@@ -54,17 +60,12 @@ def lines() -> dict[str, MatchingAttack]:
         "gradient: latent, inner maps, pixels": gan_inversion(spans_first=False),
         "spans: pixels": pixels,
         "spans: latent": generated(latent(every)),
-        "spans: latent, then pixels": generated(
-            latent(every // 4), replace(freed, steps=every - every // 4), *end
-        ),
+        "spans: latent, then pixels": generated(latent(every // 4), *freed(every - every // 4)),
         "spans: inner maps": generated(
             latent(every // 5), inner(2, every // 4), inner(3, every - every // 5 - every // 4)
         ),
         "spans: inner maps, then pixels": generated(
-            latent(every // 8),
-            inner(3, every // 4),
-            replace(freed, steps=every - 3 * every // 8),
-            *end,
+            latent(every // 8), inner(3, every // 4), *freed(every - 3 * every // 8)
         ),
     }
 
@@ -74,20 +75,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    every = lines()
     parser.add_argument("--data", choices=("openpeople", "orl"), default="openpeople")
     parser.add_argument("--people", nargs=2, help="who is attacked; the last two if not given")
     parser.add_argument("--size", type=int, default=64, help="pixels")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--train", action="store_true", help="batch norm in training mode")
     parser.add_argument("--targets", type=int, default=2, help="batches")
-    parser.add_argument("--only", nargs="*", default=list(every), choices=every)
+    parser.add_argument("--only", nargs="*", default=list(lines(1)), choices=lines(1))
     options = parser.parse_args(arguments)
+    every = lines(options.batch)
     torch.set_num_threads(1)
     size = options.size
     faces = (openpeople if options.data == "openpeople" else orl)(size=size)
     people = sorted(set(faces.people))
-    subspace.ATTACKED = tuple(options.people or people[-2:])  # type: ignore[assignment]
+    subspace.ATTACKED = tuple(options.people or people[-2:])
     judge = subspace.Judge(faces)
     torch.manual_seed(0)
     model = subspace.resnet(18)(len(people) - 2)

@@ -12,7 +12,7 @@ nothing.
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import altair as alt
@@ -87,13 +87,15 @@ def draw(rows: Sequence[Row], first: int, path: str) -> None:
     alt.hconcat(*(panel(*one) for one in panels)).save(path, ppi=110)
 
 
-def panel(by: str, title: str, rows: Iterable[Row]) -> alt.Chart:
+def panel(by: str, title: str, rows: Sequence[Row]) -> alt.Chart:
     """Of the picture."""
+    ticks = sorted({row[by] for row in rows}) if by != "millions" else [1, 2, 5, 10, 20]
+    scale = alt.Scale(type="log", nice=False, padding=12)
     found: alt.Chart = (
-        alt.Chart(alt.Data(values=list(rows)), title=f"by {title}")
+        alt.Chart(alt.Data(values=rows), title=f"by {title}")
         .mark_line(point=True)
         .encode(
-            x=alt.X(f"{by}:Q", scale=alt.Scale(type="log"), title=title),
+            x=alt.X(f"{by}:Q", scale=scale, title=title, axis=alt.Axis(values=ticks, grid=False)),
             y=alt.Y("ratio:Q", title="a step / a pass of training", scale=alt.Scale(zero=True)),
             color=alt.Color("network:N", title=None, legend=alt.Legend(labelLimit=0)),
         )

@@ -28,6 +28,7 @@ from fedaudit.attacks.search.image_priors import FaceColors
 from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
 from fedaudit.attacks.search.map_matching import goal_of
 from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.open_contrast import with_usual_contrast
 from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.attacks.search.span_matching import (
     EXPLAINED,
@@ -188,6 +189,7 @@ class MatchingAttack:
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
         labels, images = evidence.known_labels, run.images[best]
+        images = with_usual_contrast(matching, images)
         evaluations, credit = [run.scene.evaluations], False
         if self.match == "spans" or (run.seen_by_spans and evidence.count > 1):
             labels, credit = labels_of_images(evidence, images), run.seen_by_spans

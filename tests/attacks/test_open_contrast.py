@@ -1,0 +1,70 @@
+"""Contrast that a normalization hides: given back from what faces have, and only there."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.attacks.search.image_priors import FACE_DEVIATION
+from fedaudit.attacks.search.open_contrast import with_usual_contrast
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_span_mending import spans_in
+
+
+class Centered(nn.Module):
+    """Images around 0, a convolution, and group norm or none."""
+
+    def __init__(self, *, normalized: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, bias=False)
+        self.norm = nn.GroupNorm(2, 8) if normalized else nn.Identity()
+        self.second, self.head = nn.Conv2d(8, 16, 3), nn.Linear(16, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = F.leaky_relu(self.norm(self.first(2 * images - 1)))
+        scores: Tensor = self.head(F.leaky_relu(self.second(maps)).mean((2, 3)))
+        return scores
+
+
+def photo() -> Tensor:
+    """Smooth, as wide as faces usually are; `[1, 3, 10, 10]`."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, 4, 4, generator=generator)
+    smooth = F.interpolate(coarse, (10, 10), mode="bilinear")
+    return (0.5 + (smooth - 0.5) * 0.2 / smooth.std()).clamp(0.02, 0.98)
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_a_pale_image_gets_the_contrast_of_faces_where_the_update_hides_it(
+    normalized: bool,
+) -> None:
+    torch.manual_seed(0)
+    model, image = Centered(normalized=normalized), photo()
+    named = dict(model.named_parameters())
+    loss = F.cross_entropy(model(image), torch.tensor([1]))
+    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    spans = spans_in(model, update, image)
+    pale = 0.5 + 0.3 * (image - 0.5)
+    found = with_usual_contrast(spans, pale)
+    if normalized:
+        assert found.std() > 2 * pale.std()
+        assert found.std() <= sum(FACE_DEVIATION) / 3 + 1e-3
+        assert (found - image).abs().mean() < 0.2 * (pale - image).abs().mean()
+        assert torch.equal(with_usual_contrast(None, pale), pale)
+    else:
+        assert torch.equal(found, pale)
+
+
+def test_an_image_of_more_contrast_is_left_as_it_is() -> None:
+    torch.manual_seed(0)
+    model = Centered(normalized=True)
+    image = 0.5 + 1.4 * (photo() - 0.5)
+    named = dict(model.named_parameters())
+    loss = F.cross_entropy(model(image), torch.tensor([1]))
+    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    found = with_usual_contrast(spans_in(model, update, image), image.clamp(0, 1))
+    assert (found - image.clamp(0, 1)).abs().max() < 1e-6

@@ -131,11 +131,13 @@ def _time(
     elsewhere = {job.group: costs[job.key] for job in todo if job.key in costs}
     for group in elsewhere.keys() - here:
         estimate.seen(group, elsewhere[group].seconds)
-    seconds = estimate.left()
-    if seconds is None:
+    seconds, measured = estimate.left(), here | elsewhere.keys()
+    attacks = {job.group for job in todo if isinstance(job, AttackJob)}
+    # How long a training took says nothing of how long an attack takes.
+    if seconds is None or (attacks and not attacks & measured):
         return "no estimate before the first cells are done; the progress then shows one"
     groups = {job.group for job in todo}
-    known, most = len(groups & (here | elsewhere.keys())), len(groups)
+    known, most = len(groups & measured), len(groups)
     by = f"{known} of {most} kinds of jobs were measured here"
     more = "" if known == most else ", the others are taken to cost as much"
     return f"about {duration_in_words(seconds)}: {by}{more}"

@@ -71,7 +71,7 @@ def show(*, source: str, output: Path, count: int, seed: int) -> None:
     epilog=examples(
         "fedaudit prior check face_gan --data orl",
         "fedaudit prior check my_package.generators:make --photos photos/",
-        "fedaudit prior check prior.ts --size 64",
+        "fedaudit prior check prior.safetensors --data openpeople --size 64 --apart p09",
         note=SOURCES,
     )
 )
@@ -82,6 +82,9 @@ def show(*, source: str, output: Path, count: int, seed: int) -> None:
     help="Folder of face photos that it is to express; best none that it was trained on.",
 )
 @click.option("--data", help="Or a registered data set: orl, lfw_subset …")
+@click.option(
+    "--apart", multiple=True, metavar="PERSON", help="Of these people only, whom it did not learn."
+)
 @click.option("--size", type=click.IntRange(8, 512), default=32, show_default=True, help="Pixels.")
 @click.option("--most", type=click.IntRange(1, 1000), default=20, show_default=True, help="Photos.")
 @output_file("A PNG: photos above, what the prior makes of them below.")
@@ -91,6 +94,7 @@ def check(
     source: str,
     photos: Path | None,
     data: str | None,
+    apart: tuple[str, ...],
     size: int,
     most: int,
     output: Path | None,
@@ -103,13 +107,16 @@ def check(
     """
     if photos and data:
         raise click.UsageError("give --photos or --data, not both.")
-    if output and not (photos or data):
-        raise click.UsageError("--output needs --photos or --data.")
+    if (output or apart) and not (photos or data):
+        raise click.UsageError("--output and --apart need --photos or --data.")
     from fedaudit.priors import prior_check  # noqa: PLC0415 - imports torch
+    from fedaudit.priors.training_photos import load_photos  # noqa: PLC0415
 
     _show(prior_check.describe(source))
     if photos or data:
-        _show(prior_check.measure_expressiveness(source, photos, data, size, most, seed, output))
+        every = load_photos(photos, data, size=size, hold_out=0, apart=apart)
+        judged = every.held_out if apart else every.train
+        _show(prior_check.measure_expressiveness(source, judged, most, seed, output))
 
 
 def _show(facts: Mapping[str, str]) -> None:

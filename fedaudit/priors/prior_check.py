@@ -15,7 +15,7 @@ from fedaudit.models.generator import StagedGenerator, load_generator
 from fedaudit.models.prior_file import SUFFIX, read_prior
 from fedaudit.priors.face_grids import grid
 from fedaudit.priors.kernel_distance import kernel_distance
-from fedaudit.priors.training_photos import LEAST, load_photos
+from fedaudit.priors.training_photos import LEAST
 from fedaudit.scoring.image_metrics import PSNR
 
 _DRAWN = 64
@@ -68,26 +68,18 @@ def describe(source: str) -> Mapping[str, str]:
 
 
 def measure_expressiveness(
-    source: str,
-    folder: Path | None,
-    data: str | None,
-    size: int,
-    most: int,
-    seed: int,
-    output: Path | None,
+    source: str, photos: Tensor, most: int, seed: int, output: Path | None
 ) -> Mapping[str, str]:
-    """How well a prior can draw given photos, at `size` pixels.
+    """How well a prior can draw given photos, at their size.
 
     Args:
         source: The prior.
-        folder: Where the photos are.
-        data: Or the registered data set that they are of.
-        size: Side of the photos in pixels.
+        photos: `[N, 3, S, S]` in [0, 1].
         most: How many photos are tried at most, spread over the set.
         seed: Of the search.
         output: A PNG of photos and their best fits; None writes none.
     """
-    every = load_photos(folder, data, size=size, hold_out=0).train[:_COMPARED]
+    every, size = photos[:_COMPARED], photos.shape[-1]
     photos = every[:: max(1, len(every) // most)][:most]
     gray = bool((photos - photos.mean(1, keepdim=True)).abs().max() < _GRAY)
     faces = FaceGenerator(source=source).load((3, size, size), grayscale=gray)

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -17,6 +17,8 @@ from fedaudit.cli import COMMANDS, options
 from fedaudit.core import measures, registry
 from fedaudit.reports import comparison
 from fedaudit.study import session
+from fedaudit.study.jobs import Job, TrainJob
+from fedaudit.study.measured_costs import Cost
 
 Command = Callable[..., int]
 
@@ -192,6 +194,17 @@ def test_a_plan_says_what_such_jobs_took_on_this_machine(
     assert "no estimate before the first cells are done" in capsys.readouterr().out
     (tmp_path / "costs.json").write_text("[")
     assert fedaudit(*plan) == 0
+
+
+def test_trainings_say_nothing_of_what_attacks_take(
+    fedaudit: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of_models(_: object, jobs: Iterable[Job], device: str) -> dict[str, Cost]:
+        return {job.key: Cost(5.0, 0, 1) for job in jobs if isinstance(job, TrainJob)}
+
+    monkeypatch.setattr("fedaudit.cli.plan.known_costs", of_models)
+    assert fedaudit("run", "study.toml", "--dry-run") == 0
+    assert "no estimate before the first cells are done" in capsys.readouterr().out
 
 
 def test_after_the_budget_nothing_begins_and_it_is_concluded_from_what_there_is(

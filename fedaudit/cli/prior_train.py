@@ -72,6 +72,7 @@ MINUTES = 5.0
     "where photos are few: 2000 …  [default: none]",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="That computes, such as cuda.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, with the same options.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def train(
@@ -87,6 +88,7 @@ def train(
     apart: tuple[str, ...],
     generated: int,
     seed: int,
+    device: str,
     resume: bool,
     quiet: bool,
 ) -> int:
@@ -100,7 +102,9 @@ def train(
     from fedaudit.priors import training_session  # noqa: PLC0415 - imports torch
     from fedaudit.priors.autoencoder import Settings  # noqa: PLC0415
     from fedaudit.priors.training_photos import load_photos, with_generated  # noqa: PLC0415
+    from fedaudit.study.execution import check_device  # noqa: PLC0415
 
+    check_device(device)
     photos = load_photos(folder, data, size=int(size), hold_out=hold_out, apart=apart, seed=seed)
     if generated:
         photos = with_generated(photos, generated, seed)
@@ -117,6 +121,7 @@ def train(
                 minutes=minutes,
                 steps=steps,
                 resume=resume,
+                device=device,
                 report=lambda now: update(now.share, _line(now), f"{now.share:.0%}  {_line(now)}"),
             )
     except KeyboardInterrupt:

@@ -72,13 +72,15 @@ class Trainer:
     Args:
         photos: To train on.
         settings: How.
+        device: That computes: "cpu", "cuda" …; all randomness comes from the CPU.
 
     Attributes:
         step: Steps done.
     """
 
-    def __init__(self, photos: Photos, settings: Settings) -> None:
+    def __init__(self, photos: Photos, settings: Settings, device: str = "cpu") -> None:
         self.photos, self.settings, self.step = photos, settings, 0
+        self.device = torch.device(device)
         self.noise = torch.Generator().manual_seed(settings.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
@@ -86,6 +88,8 @@ class Trainer:
             torch.manual_seed(settings.seed)  # how many numbers a start has drawn is its own affair
             self.encoder = Encoder(self.decoder.latent_dim, settings.size)
             self.average = copy_generator(self.decoder).eval().requires_grad_(False)
+        for module in self._modules().values():
+            module.to(self.device)
         self._started = settings.start != "random"
         rate = settings.lr / 2 if self._started else settings.lr
         self._optimizers = {
@@ -114,19 +118,22 @@ class Trainer:
 
     @property
     def kept(self) -> FaceGan:
-        """The generator as it is written: a start's latents are standard normal already."""
+        """The generator as it is written, on the CPU.
+
+        A start's latents are standard normal already; else they are mapped.
+        """
         if self._started:
-            return self.average
+            return copy_generator(self.average).cpu().eval().requires_grad_(False)
         photos = self.photos.draw(_FITTED, torch.Generator().manual_seed(self.settings.seed))
         with torch.no_grad():
-            mean, logvar = self.encoder(photos)
+            mean, logvar = (x.cpu() for x in self.encoder(photos.to(self.device)))
         spread = torch.cov(mean.T) + logvar.exp().mean(0).diag()
         return with_mapping(self.average, mean.mean(0), spread)
 
     def reconstruct(self, photos: Tensor) -> Tensor:
         """The photos as the kept generator draws them from their latents; `[N, 3, S, S]`."""
         with torch.no_grad():
-            return self._draw(self.average, self.encoder(photos)[0])
+            return self._draw(self.average, self.encoder(photos.to(self.device))[0]).cpu()
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """Faces that the kept generator draws from random latents; `[count, 3, S, S]`."""
@@ -207,7 +214,7 @@ class Trainer:
 
     def _warm_up(self) -> float:
         """The encoder learns to find the latents of faces that the start draws."""
-        z = self.decoder.latents.draw(self.settings.batch, self.noise)
+        z = self.decoder.latents.draw(self.settings.batch, self.noise).to(self.device)
         with torch.no_grad():
             photos = self._draw(self.decoder, z)
             if float(torch.rand((), generator=self.noise)) < 0.5:  # gray photos are to be met too
@@ -224,8 +231,9 @@ class Trainer:
         batch_photos = self.photos.draw(batch, self.noise)
         flips = torch.rand(batch, generator=self.noise) < 0.5
         photos = torch.where(flips.view(-1, 1, 1, 1), batch_photos.flip(3), batch_photos)
+        photos = photos.to(self.device)
         mean, logvar = self.encoder(photos)
-        noise = torch.randn(mean.shape, generator=self.noise)
+        noise = torch.randn(mean.shape, generator=self.noise).to(self.device)
         error = difference(self._draw(self.decoder, mean + noise * (logvar / 2).exp()), photos)
         divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         self._move(error + self.settings.kl * divergence, "encoder", "decoder")

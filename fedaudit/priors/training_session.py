@@ -61,6 +61,7 @@ def train(
     minutes: float | None = None,
     steps: int | None = None,
     resume: bool = False,
+    device: str = "cpu",
     report: Callable[[Progress], None] = lambda _: None,
 ) -> Manifest:
     """Train a prior and write it; both, checkpoint and prior, are always whole.
@@ -72,6 +73,7 @@ def train(
         minutes: Wall-clock budget of this session; None is no limit.
         steps: Train until so many steps are done in all; None is no limit.
         resume: Go on from the checkpoint.
+        device: That computes.
         report: Called after every step.
 
     Raises:
@@ -82,7 +84,7 @@ def train(
     if minutes is None and steps is None:
         raise UsageError("a training needs an end: give minutes or steps.")
     _check_paths(output, resume=resume)
-    trainer = Trainer(photos, settings)
+    trainer = Trainer(photos, settings, device)
     seconds = _load(trainer, checkpoint_path(output)) if resume else 0.0
     clock = _Clock(minutes, steps, trainer.step)
     cpu = time.process_time()

@@ -106,10 +106,12 @@ def test_interrupted(
         (("train", "--data", "lfw_subset", "-o", "x.pt"), "must end in .safetensors"),
         (("train", "--data", "lfw_subset", "-o", "no/x.safetensors", "--resume"), "no checkpoint"),
         (("train", "--data", "lfw_subset", "--from", "stylegan"), "neither 'face_gan'"),
+        (("train", "--data", "orl", "--device", "abacus"), "cannot compute on 'abacus'"),
+        (("check", "face_gan", "--apart", "s1"), "--apart need --photos"),
         (("show", "absent.safetensors"), "no prior file absent.safetensors"),
         (("check", "absent.ts"), "no generator file absent.ts"),
         (("check", "face_gan", "--data", "orl", "--photos", "x"), "not both"),
-        (("check", "face_gan", "-o", "x.png"), "needs --photos or --data"),
+        (("check", "face_gan", "-o", "x.png"), "--output and --apart need --photos or --data"),
         (("chekc",), "did you mean 'check'"),
     ],
 )

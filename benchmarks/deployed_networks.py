@@ -14,6 +14,7 @@ step. "First" is by SFace, of ten people, and beside it the same of the original
 """
 
 import argparse
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import mean
@@ -47,13 +48,11 @@ class Line:
 
 LINES = (
     Line("mobilefacenet", 112, 1, {}),
-    Line("mobilefacenet", 112, 1, {"fading": 2.0}),
     Line("vit_s", 112, 1, {}),
     Line("vit_s", 112, 4, {}),
     Line("iresnet18", 112, 1, {}),
     Line("torchvision:resnet18", 64, 1, {}),
     Line("torchvision:resnet18", 112, 1, {}),
-    Line("torchvision:resnet18", 112, 1, {"fading": 2.0}),
     Line("torchvision:mobilenet_v2", 64, 1, {}),
     Line("torchvision:resnet50", 224, 1, {}),
     Line("torchvision:vit_b_16", 224, 1, {}),
@@ -104,6 +103,12 @@ def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
             seconds.append(rebuilt.seconds)
             firsts += sum(judge.first(found, rows))
             ceiling += sum(judge.first(images, rows))
+            print(
+                f"{line.network}, seed {seed}, batch {number}: {mean(ssim[-line.batch :]):.3f}, "
+                f"{mean(psnr[-line.batch :]):.1f} dB, {seconds[-1]:.0f} CPU s",
+                file=sys.stderr,
+                flush=True,
+            )
     state = f"{options.trained} steps" if options.trained else "fresh"
     state += ", training mode" if options.training else ""
     told = ", ".join(f"{k} = {v}" for k, v in chosen.items()) or "as it is"

@@ -31,8 +31,8 @@ def subspace_matching(
     and training the network makes it no harder. After the idea by which Petrov et al. (NeurIPS
     2024, "DAGER") find the tokens of a language model, here for patches of convolutions and tokens
     of any network (`evidence.layer_spans`). Labels are read off the head's gradient at the end,
-    with the images at hand, where that was shared. In which order the images of a batch come out is
-    not known.
+    with the images at hand, where that was shared; with both, contrast and brightness off the whole
+    gradient (`color_fit`). In which order the images of a batch come out is not known.
 
     Of a batch whose photos' own maps come out in closed form (`evidence.unmixed_maps`), five times
     the steps go to a search by these, on a coarse grid and the images' own in turn, and two and a
@@ -46,11 +46,12 @@ def subspace_matching(
         lr: Peak step size, in units of the pixel range [0, 1]; falls as a cosine.
         total_variation: Weight of the total variation at the start.
         fading: Power of the share of steps left by which that weight falls, to 0. With 0 it stays,
-            and nothing is polished. None takes 2, or 0 where the spans are few for so many pixels
-            (MobileFaceNet): there it is the difference between noise and a face, and None doubles
-            the weight and makes half more steps. For one photo behind batch norm in training mode
-            None takes 1, a larger weight, twice the steps, coarse grids before the image's own
-            where it is large, and polishes nothing.
+            and nothing is polished. None takes 2. Where the spans are few for so many pixels
+            (MobileFaceNet) it makes half more steps with twice the weight, which stays: there that
+            is the difference between noise and a face; then two and a half times the steps by
+            waves, the coarse ones first, with a third of the weight (`CosineSpectrum`). For one
+            photo behind batch norm in training mode None takes 1, a larger weight, twice the steps,
+            coarse grids before the image's own where it is large, and polishes nothing.
         polish: L-BFGS steps of 10 iterations at the end.
         face_colors: Weight of the prior that draws the mean and deviation of a batch's colors to
             those of faces, where batch norm in training mode hides them; 0 leaves them open.

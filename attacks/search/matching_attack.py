@@ -23,6 +23,7 @@ from fedaudit.attacks.gathering.gather import Evidence, gather, gather_inputs
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.search.batch_norm_prior import BatchNormPrior, from_observation
 from fedaudit.attacks.search.checkpoint import Checkpoint
+from fedaudit.attacks.search.color_fit import fit_colors
 from fedaudit.attacks.search.distances import DISTANCES
 from fedaudit.attacks.search.image_priors import FaceColors
 from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
@@ -193,6 +194,8 @@ class MatchingAttack:
         evaluations, credit = [run.scene.evaluations], False
         if self.match == "spans" or (run.seen_by_spans and evidence.count > 1):
             labels, credit = labels_of_images(evidence, images), run.seen_by_spans
+            images, spent = fit_colors(seen, evidence, images, labels)
+            evaluations.append(spent)
         else:
             if matching.loss == "soft" and not matching.fixed:
                 labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
@@ -299,11 +302,10 @@ class MatchingAttack:
                 scene.spans, stages = leading, (*opening(self.stages), *stages)
         coupled = any(m.training for m in batch_norm_layers(evidence.model).values())
         if leading is not None:
-            pixels = evidence.pixels if coupled and evidence.count == 1 else 0
             stages = suited(
                 stages,
                 open_detail=leading.leaves_detail,
-                coupled_pixels=pixels,
+                coupled_pixels=evidence.pixels if coupled and evidence.count == 1 else 0,
                 whole=leading.whole is not None,
             )
         if self.face_colors and coupled:

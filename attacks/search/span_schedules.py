@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.image_priors import WithinRange
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
 from fedaudit.attacks.search.variables import MENDED, Pixels
@@ -31,6 +32,13 @@ weight is that of the coarsest, twice as large on each finer one, where steps ar
 # s), 0.93 with 2 and half more steps (24), 0.90 with 3 and twice the steps (31).
 OPEN_VARIATION, OPEN_STEPS = 2.0, 1.5
 """Factor of that weight, and of the steps, where spans leave fine detail open."""
+# By a photo of p01 through a MobileFaceNet, fresh and pre-trained for 20 steps: SSIM 0.91 and 0.69
+# after the first search (the weight makes the objective larger at the photo than where it ends);
+# then, by waves, 0.94 and 0.84 with steps of 0.02 (100), 0.93 and 0.92 with 0.04 (250), of which
+# L-BFGS by waves makes 0.93 and 0.94. In units of 1 / frequency^1.5 0.90 and 0.78; from noise 0.05.
+WAVE_STEPS, WAVE_LR, WAVE_VARIATION = 2.5, 0.04, 0.3
+"""There, of a search by waves from these images, as shares of the steps and of the weight that were
+asked for: with a weight as large as the first search needs, no photo is at its least value."""
 TRACE_OF_VARIATION = 1e-3
 """Weight of the total variation while polishing, where the distance is below 1e-3."""
 
@@ -104,20 +112,38 @@ def suited(
         return (*by_whole_maps(asked[0]), *rest)
     if coupled_pixels:
         return _coupled(stages, coupled_pixels, 0.0 if open_detail else 1.0)
-    plain = open_detail and any(stage.fading is None for stage in stages)
-    factor, longer, fading = (OPEN_VARIATION, OPEN_STEPS, 0.0) if plain else (1.0, 1.0, SPAN_FADING)
+    if open_detail and asked:
+        return _by_waves(stages, asked[0])
     return tuple(
-        replace(
-            stage,
-            fading=fading,
-            steps=round(longer * stage.steps),
-            total_variation=factor * (stage.total_variation or 0.0),
-        )
-        if stage.fading is None
-        else stage
-        for stage in stages
-        if not (plain and stage.match == "spans" and stage.optimizer == "lbfgs")
+        replace(stage, fading=SPAN_FADING) if stage.fading is None else stage for stage in stages
     )
+
+
+def _by_waves(stages: Sequence[Stage], search: Stage) -> tuple[Stage, ...]:
+    """A search held smooth, then by waves (`CosineSpectrum`), which needs little of that."""
+    weight = search.total_variation or 0.0
+    first = replace(
+        search,
+        fading=0.0,
+        steps=round(OPEN_STEPS * search.steps),
+        total_variation=OPEN_VARIATION * weight,
+    )
+    waves = replace(
+        search,
+        varies=CosineSpectrum(),
+        fading=1.0,
+        steps=round(WAVE_STEPS * search.steps),
+        lr=WAVE_LR / SPAN_LR * search.lr,
+        total_variation=WAVE_VARIATION * weight,
+        by_color=True,
+        priors=(WithinRange(),),
+    )
+    rest = (
+        replace(stage, varies=CosineSpectrum()) if stage.match == "spans" else stage
+        for stage in stages
+        if stage.fading is not None
+    )
+    return first, waves, *rest
 
 
 def _coupled(stages: Sequence[Stage], unknowns: int, fading: float) -> tuple[Stage, ...]:

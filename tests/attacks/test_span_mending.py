@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import fedaudit
 from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
+from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.image_priors import (
     WithinRange,
     color_variation,
@@ -40,9 +41,15 @@ def spans_of(count: int, *, normalized: bool) -> SpanMatching:
 
 
 def spans_in(model: nn.Module, update: dict[str, Tensor], images: Tensor) -> SpanMatching:
+    evidence: Evidence = gather_inputs(seen_in(model, update, images))
+    return SpanMatching(evidence)
+
+
+def seen_in(model: nn.Module, update: dict[str, Tensor], images: Tensor) -> Observation:
+    """What a server sees of a gradient of these images."""
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     count = len(images)
-    seen = Observation(
+    return Observation(
         model=ModelSpec(live_module.FACTORY, {"module": model, "redrawn": ()}),
         before={name: value.detach() for name, value in state.items()},
         shared=(Update("gradient", update, count),),
@@ -51,8 +58,6 @@ def spans_in(model: nn.Module, update: dict[str, Tensor], images: Tensor) -> Spa
         num_classes=5,
         training=LocalTraining(batch_size=count, batch_norm="train" if model.training else "eval"),
     )
-    evidence: Evidence = gather_inputs(seen)
-    return SpanMatching(evidence)
 
 
 def spoiled(images: Tensor) -> Tensor:
@@ -114,14 +119,20 @@ def test_pixels_beyond_the_range_are_held_back() -> None:
     assert float(WithinRange(2.0)(torch.tensor([[1.5, -0.5]]))) == pytest.approx(0.5)
 
 
-def test_the_variation_stays_where_spans_leave_detail_open() -> None:
+def test_waves_follow_a_smooth_search_where_spans_leave_detail_open() -> None:
     kept, faded = (suited(span_stages(), open_detail=blind) for blind in (True, False))
-    assert [(stage.optimizer, stage.fading) for stage in kept] == [("adam", 0)] * 2
+    assert [(s.optimizer, s.fading, s.steps, s.total_variation) for s in kept] == [
+        ("adam", 0, 150, 2.0),
+        ("adam", 1, 250, 0.3),
+        ("lbfgs", 0, 16, 1e-3),
+    ]
+    waves = [isinstance(stage.varies, CosineSpectrum) for stage in kept]
+    assert waves == [False, True, True]
+    assert WithinRange() in kept[1].priors
     assert [(stage.optimizer, stage.fading) for stage in faded] == [
         *[("adam", 2)] * 2,
         ("lbfgs", 0),
     ]
-    assert [(stage.steps, stage.total_variation) for stage in kept] == [(150, 2.0), (150, 1.0)]
     assert [(stage.steps, stage.total_variation) for stage in faded[:2]] == [(100, 1.0), (100, 0.5)]
     asked = span_stages(fading=1.5)
     assert suited(asked, open_detail=True) == suited(asked, open_detail=False) == asked

@@ -1,0 +1,56 @@
+"""Images as cosine waves whose steps are as large as photos have such waves: coarse before fine.
+
+Where a search varies pixels, a step moves all waves of an image alike. The variation's weight must
+then be large, so that nothing fine is drawn first, and where spans leave the finest detail open it
+takes contrast and color away: an objective at whose least value no photo lies. Waves in units of
+their usual size in photos, whose amplitudes fall as one over the frequency (Field, JOSA A 1987),
+are coarse before they are fine by themselves, and need little of it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.search.variables import Scene, StageResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineSpectrum:
+    """Coefficients of the discrete cosine transform, from the images of the stage before.
+
+    In units of 1 / (1 + frequency), scaled so that a step of all of them moves pixels by its size.
+    Images are not held in [0, 1]: a stage has `WithinRange` for that.
+    """
+
+    def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
+        """The spectra of the images so far: one `[R, c, H, W]` an image."""
+        channels = scene.evidence.free_shape[0]
+        waves, units = _basis(before.images)
+        spectra = waves[0] @ (before.images[:, :, :channels] - 0.5) @ waves[1].mT / units
+        return list(spectra.unbind(1))
+
+    def decode(self, scene: Scene, variable: Tensor) -> Tensor:
+        """Spectra `[n, c, H, W]` → images `[n, C, H, W]`."""
+        waves, units = _basis(variable)
+        images = waves[0].mT @ (units * variable) @ waves[1] + 0.5
+        return images.expand(-1, scene.evidence.shape[0], -1, -1)
+
+
+def _basis(like: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Waves along each side, `[H, H]` and `[W, W]`, a row each, and the units `[H, W]`."""
+    height, width = like.shape[-2:]
+    rows, columns = (torch.arange(n, dtype=torch.float64) for n in (height, width))
+    units = 1 / (1 + torch.hypot(rows[:, None], columns))
+    units = units / units.square().mean().sqrt()
+    return (_cosines(rows).to(like), _cosines(columns).to(like)), units.to(like)
+
+
+def _cosines(places: Tensor) -> Tensor:
+    """The orthonormal cosine transform (DCT-II) of as many places, a wave a row."""
+    count = len(places)
+    angles = math.pi / count * (places + 0.5) * places[:, None]
+    waves: Tensor = angles.cos() * (2 / count) ** 0.5
+    waves[0] /= 2**0.5
+    return waves

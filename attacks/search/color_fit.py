@@ -11,6 +11,7 @@ clipping and unknown learning rates leave alone.
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.per_example import Gradients
@@ -127,8 +128,7 @@ def _axes(evidence: Evidence) -> Tensor:
     channels = evidence.shape[0]
     if evidence.grayscale or channels != 3:
         return torch.ones(1, channels)
-    axes = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]])
-    return axes / axes.norm(dim=1, keepdim=True)
+    return F.normalize(torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]), dim=1)
 
 
 def _changed(image: Tensor, change: Tensor, axes: Tensor) -> Tensor:

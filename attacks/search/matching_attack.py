@@ -189,13 +189,11 @@ class MatchingAttack:
         run.search()
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
-        labels, images = evidence.known_labels, run.images[best]
-        images = with_usual_contrast(matching, images)
+        labels, images = evidence.known_labels, with_usual_contrast(matching, run.images[best])
         evaluations, credit = [run.scene.evaluations], False
         if self.match == "spans" or (run.seen_by_spans and evidence.count > 1):
             labels, credit = labels_of_images(evidence, images), run.seen_by_spans
-            images, spent = fit_colors(seen, evidence, images, labels)
-            evaluations.append(spent)
+            images = fit_colors(seen, run.scene.leading, images, labels, evaluations)
         else:
             if matching.loss == "soft" and not matching.fixed:
                 labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)

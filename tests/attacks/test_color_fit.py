@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fedaudit
-from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
+from fedaudit.attacks.gathering.gather import gather_inputs
 from fedaudit.attacks.search.color_fit import fit_colors
 from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
+from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.variables import Scene, StageResult
 from fedaudit.core.observation import Observation
 
@@ -55,7 +56,10 @@ def update_of(model: nn.Module, images: Tensor, labels: Tensor) -> Observation:
 
 
 def fitted_to(seen: Observation, images: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-    return fit_colors(seen, gather_inputs(seen), images, labels)
+    """Images with the colors that explain what was seen, and how many gradients that took."""
+    spent: list[int] = [0]
+    fitted = fit_colors(seen, SpanMatching(gather_inputs(seen)), images, labels, spent)
+    return fitted, sum(spent)
 
 
 def recolored(images: Tensor) -> Tensor:
@@ -77,10 +81,11 @@ def test_what_explains_the_update_and_what_is_not_known_stays() -> None:
     true, labels = photos(1), LABELS[:1]
     seen = update_of(blind_network(), true, labels)
     assert torch.equal(fitted_to(seen, true, labels)[0], true)
-    wrong, evidence = recolored(true), gather_inputs(seen)
+    wrong, spans = recolored(true), SpanMatching(gather_inputs(seen))
     assert seen.update is not None
     assert seen.training is not None
-    bent = replace(evidence, adaptation=replace(evidence.adaptation, signs=True, bent=True))
+    adaptation = replace(spans.evidence.adaptation, signs=True, bent=True)
+    bent = SpanMatching(replace(spans.evidence, adaptation=adaptation))
     several = replace(
         seen,
         shared=(replace(seen.update, kind="delta"),),
@@ -89,8 +94,8 @@ def test_what_explains_the_update_and_what_is_not_known_stays() -> None:
     hidden = update_of(blind_network().train(), photos(2), LABELS)
     for images, spent in (
         fitted_to(seen, wrong, torch.tensor([-1])),
-        fit_colors(seen, bent, wrong, labels),
-        fit_colors(several, evidence, wrong, labels),
+        (fit_colors(seen, bent, wrong, labels, []), 0),
+        fitted_to(several, wrong, labels),
         fitted_to(hidden, recolored(photos(2)), LABELS),
     ):
         assert spent == 0
@@ -122,9 +127,11 @@ def test_subspace_matching_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None
     update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
     asked = []
 
-    def heard(_: Observation, __: Evidence, images: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+    def heard(
+        _: Observation, __: SpanMatching, images: Tensor, labels: Tensor, ___: list[int]
+    ) -> Tensor:
         asked.append(labels.tolist())
-        return torch.zeros_like(images), 7
+        return torch.zeros_like(images)
 
     target = "fedaudit.attacks.search.matching_attack.fit_colors"
     monkeypatch.setattr(target, heard)
@@ -157,3 +164,16 @@ def test_a_step_moves_coarse_waves_by_more_than_fine_ones() -> None:
     assert float(moved[0] / moved[1]) == pytest.approx(((1 + 450**0.5) / 2) ** 2, rel=1e-3)
     everything = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     assert 0.3 < float((CosineSpectrum().decode(scene, everything) - 0.5).std()) < 3
+
+
+def test_colors_that_leave_the_spans_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    true, labels = photos(1), LABELS[:1]
+    seen, wrong = update_of(blind_network(), true, labels), recolored(true)
+
+    def nearer_before(_: SpanMatching, images: Tensor) -> float:
+        return 0.1 if torch.equal(images, wrong) else 0.2
+
+    monkeypatch.setattr(SpanMatching, "distance", nearer_before)
+    fitted, spent = fitted_to(seen, wrong, labels)
+    assert torch.equal(fitted, wrong)
+    assert spent > 13

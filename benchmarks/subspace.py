@@ -4,6 +4,7 @@
     python benchmarks/subspace.py --only "ResNet-18 eval, trained" --batch 1 \
         --targets 8 --seeds 0 1 2 --results FILE
     python benchmarks/subspace.py --only ResNet-18 --maps --batch 1 8    # closed forms, no search
+    python benchmarks/subspace.py --only "two epochs" --misfits --batch 16   # how far steps drift
 
 Color faces of OpenPeople at 64 px. Networks are torchvision's and timm's, as they are; trained ones
 on eight people, attacked the photos of the two others: `PAIRS`, by seed, none of whom tuned
@@ -35,9 +36,13 @@ from fedaudit.attacks.evidence.common_maps import common_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import find_spans
 from fedaudit.attacks.evidence.unmixed_maps import unmix
+from fedaudit.attacks.gathering.gather import gather_inputs
+from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.shared import Update
 from fedaudit.core.training import LocalTraining
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
+from fedaudit.models import live_module
 from fedaudit.scoring.aligned_judge import sface
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.scoring.pairing import pair
@@ -286,6 +291,34 @@ def maps(faces: FaceSet, options: argparse.Namespace) -> None:
             )
 
 
+def misfits(faces: FaceSet, options: argparse.Namespace) -> None:
+    """By how much the true images miss what several local steps say of each layer's inputs."""
+    print("| network | batch | weight | of the photos | as simulated |\n|---|---|---|---|---|")
+    for line in (line for line in chosen(options) if line.local):
+        for size in options.batch:
+            torch.manual_seed(options.seeds[0])
+            model = line.build(8)
+            train(model, faces, options.seeds[0], options.people)
+            images = faces.images[next(batches(faces, size, 1, options.seeds[0], options.people))]
+            assert line.local is not None
+            delta = delta_of(model, images, torch.arange(size) % 8, line.local)
+            seen = Observation(
+                model=ModelSpec(live_module.FACTORY, {"module": model, "redrawn": ()}),
+                before=model.state_dict(),
+                shared=(Update("delta", delta),),
+                image_shape=(3, SIZE, SIZE),
+                batch_size=size,
+                training=line.local,
+            )
+            evidence = gather_inputs(seen)
+            with torch.no_grad():
+                uses = evidence.reader.inputs([span.name for span in evidence.spans], images)
+                for span in evidence.spans:
+                    own = float(span.distance(span.rows(uses[span.name])))
+                    expected = evidence.misfit[span.name]
+                    print(f"| {line.name} | {size} | {span.name} | {own:.1e} | {expected:.1e} |")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -298,13 +331,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_set(parser)
     parser.add_argument("--people", nargs=2, help="who is attacked; of `PAIRS` if not given")
     parser.add_argument("--maps", action="store_true", help="closed forms alone, no search")
+    parser.add_argument("--misfits", action="store_true", help="of several steps; no search")
     parser.add_argument("--results", type=Path, metavar="FILE", help="keep rows, and go on")
     options = parser.parse_args(arguments)
     options.settings = settings(options.given)
     torch.set_num_threads(1)
     faces = openpeople(size=SIZE)
-    if options.maps:
-        maps(faces, options)
+    if options.maps or options.misfits:
+        (maps if options.maps else misfits)(faces, options)
         return
     judge = Judge(faces)
     print(

@@ -13,7 +13,7 @@ et al. (NeurIPS 2024, "DAGER") test so which tokens a language model was trained
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,8 @@ DRIFT = 0.01
 """The same of an update of several steps whose spectrum does not show it."""
 SPARE = 8
 """Singular values beyond the number of positions that are looked at."""
+TRUST = 0.5
+"""Power of the expected misfit by which layers are weighed."""
 DECISIVE = 2
 """Equations an unknown pixel from which on spans alone decide the images."""
 
@@ -56,6 +58,7 @@ class LayerSpan:
         certain: Nothing random (dropout, stochastic depth) comes before the layer.
         of_maps: Rows are whole inputs of the layer, one an image, and not their patches.
         alone: Each row of the basis is what one image sends there, in the order of the images.
+        trust: Weight among the layers.
     """
 
     name: str
@@ -68,6 +71,7 @@ class LayerSpan:
     certain: bool = True
     of_maps: bool = False
     alone: bool = False
+    trust: float = 1.0
 
     def rows(self, uses: Sequence[Use]) -> Tensor:
         """The rows that this span constrains, `[g, P, F]`, from the layer's inputs."""
@@ -252,7 +256,23 @@ def span_distance(reader: InputReader, spans: Sequence[LayerSpan], images: Tenso
     those that hold the pixels.
     """
     uses = reader.inputs([span.name for span in spans], images)
-    return torch.stack([span.distance(span.rows(uses[span.name])) for span in spans]).mean()
+    parts = [span.trust * span.distance(span.rows(uses[span.name])) for span in spans]
+    return torch.stack(parts).mean()
+
+
+def trusted(spans: Sequence[LayerSpan], misfit: Mapping[str, float]) -> tuple[LayerSpan, ...]:
+    """The spans, those weighed less that the true images miss by more (`simulated_misfit`).
+
+    Args:
+        spans: Of layers.
+        misfit: Mean squared sine that is expected of the true images, by weight; {} trusts all.
+    """
+    if not misfit or not spans:
+        return tuple(spans)
+    usual = sorted(misfit.values())[len(misfit) // 2]
+    trust = [misfit.get(span.name, usual) ** -TRUST for span in spans]
+    mean = sum(trust) / len(trust)
+    return tuple(replace(s, trust=t / mean) for s, t in zip(spans, trust, strict=True))
 
 
 def decisive(spans: Sequence[LayerSpan], pixels: int, count: int) -> bool:

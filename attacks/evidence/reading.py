@@ -37,6 +37,8 @@ class Reading:
         soft: `[N, K]` class probabilities, where a defense gave images such labels.
         every_round: What was sent of each parameter in every round, `[R, …]` by name, newest first,
             where a search is led by all of it; else {}.
+        misfit: How far the true images are expected from what layers' inputs span, by weight, after
+            several local steps (`simulated_misfit`); else {}.
     """
 
     model: nn.Module
@@ -52,6 +54,7 @@ class Reading:
     every_round: Mapping[str, Tensor] = field(default_factory=dict)
     untrained: frozenset[str] = frozenset()
     unused: tuple[str, ...] = ()
+    misfit: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def blind(self) -> bool:

@@ -23,8 +23,9 @@ from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
 from fedaudit.attacks.evidence.grayscale import is_gray
 from fedaudit.attacks.evidence.labels.head_gradient import read_head
 from fedaudit.attacks.evidence.labels.infer import share_out, solve_all
-from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive, find_spans
+from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive, find_spans, trusted
 from fedaudit.attacks.evidence.reading import Reading
+from fedaudit.attacks.evidence.simulated_misfit import simulated_misfit
 from fedaudit.attacks.evidence.unshared_layers import (
     precedes_private,
     public_depth,
@@ -67,7 +68,8 @@ class Evidence(Reading):
     def spans(self) -> tuple[LayerSpan, ...]:
         """What the inputs of each layer span."""
         noise, clean = self.adaptation.std_of, self.clean
-        return find_spans(self.reader, self.target, private=self.private, clean=clean, noise=noise)
+        spans = find_spans(self.reader, self.target, private=self.private, clean=clean, noise=noise)
+        return trusted(spans, self.misfit)
 
     def spans_decide(self, layers: Sequence[str] = ()) -> bool:
         """Whether spans that are known as a whole leave the images no freedom.
@@ -192,7 +194,7 @@ def gather_inputs(seen: Observation) -> Evidence:
     network = build(seen.model, seen.before)
     model = replay_mode(network, possible_training(network, seen)).to(device)
     noise = adaptation.std_of if adaptation.noise else None
-    return Evidence(
+    evidence = Evidence(
         model=model,
         target=target,
         count=count,
@@ -206,6 +208,7 @@ def gather_inputs(seen: Observation) -> Evidence:
         adaptation=adaptation,
         photos=ChangedPhotos((), count),
     )
+    return replace(evidence, misfit=simulated_misfit(evidence, seen))
 
 
 def _basics(seen: Observation) -> tuple[int, tuple[int, int, int], Update]:

@@ -305,6 +305,7 @@ class MatchingAttack:
                 open_detail=leading.leaves_detail,
                 coupled_pixels=evidence.pixels if coupled and evidence.count == 1 else 0,
                 whole=leading.whole is not None,
+                drifted=leading.drifted,
             )
         if self.face_colors and coupled:
             colors = FaceColors(weight=self.face_colors)

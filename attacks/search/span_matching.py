@@ -20,6 +20,10 @@ SHARP = 10
 MobileFaceNet at 112 px has 3.5, torchvision's MobileNets at 64 px 5.2 to 9.4, where keeping the
 variation's weight makes a face of noise; its EfficientNet-B0 has 17, the house's networks 25, its
 ResNets and ConvNeXt 42 and more."""
+DRIFTED = 0.01
+"""Mean squared sine of the middle layer from which on what explains an update better than the true
+images is noise: 2e-3 of two steps on eight photos of p01 and p02, 2e-2 of two epochs of
+mini-batches on sixteen (benchmarks/subspace.py --misfits)."""
 EXPLAINED = 1e-4
 """Mean squared sine below which a closed form needs no search: that of float32 is 1e-6 and less."""
 
@@ -105,6 +109,12 @@ class SpanMatching:
         """Whether so little is spanned that the images' finest detail is left open."""
         equations = sum(span.equations(self.evidence.count) for span in self.spans)
         return equations < SHARP * self.evidence.count * self.evidence.pixels
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the true images are expected to miss most layers' spans, after several steps."""
+        expected = sorted(self.evidence.misfit.values())
+        return bool(expected) and expected[len(expected) // 2] > DRIFTED
 
     @property
     def whole(self) -> "SpanMatching | None":

@@ -39,21 +39,21 @@ class Restorer(nn.Module):
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.first = _pair(1, width)
-        self.half = _pair(width, 2 * width)
-        self.quarter = _pair(2 * width, 4 * width)
-        self.half_back = _pair(6 * width, 2 * width)
-        self.whole_back = _pair(3 * width, width)
+        self.fine = _pair(1, width)
+        self.middle = _pair(width, 2 * width)
+        self.coarse = _pair(2 * width, 4 * width)
+        self.up_middle = _pair(6 * width, 2 * width)
+        self.up_fine = _pair(3 * width, width)
         self.last = nn.Conv2d(width, 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """The images plus what the network would change."""
-        whole = self.first(images)
-        half = self.half(F.avg_pool2d(whole, 2))
-        quarter = self.quarter(F.avg_pool2d(half, 2))
-        half = self.half_back(torch.cat([half, F.interpolate(quarter, scale_factor=2)], 1))
-        whole = self.whole_back(torch.cat([whole, F.interpolate(half, scale_factor=2)], 1))
-        changed: Tensor = images + self.last(whole)
+        fine = self.fine(images)
+        middle = self.middle(F.avg_pool2d(fine, 2))
+        coarse = self.coarse(F.avg_pool2d(middle, 2))
+        middle = self.up_middle(torch.cat([middle, F.interpolate(coarse, scale_factor=2)], 1))
+        fine = self.up_fine(torch.cat([fine, F.interpolate(middle, scale_factor=2)], 1))
+        changed: Tensor = images + self.last(fine)
         return changed
 
 

@@ -49,7 +49,7 @@ def subspace_matching(
             and nothing is polished. None takes 2. Where the spans are few for so many pixels
             (MobileFaceNet) it makes half more steps with twice the weight, which stays: there that
             is the difference between noise and a face; then two and a half times the steps by
-            waves, the coarse ones first, with a third of the weight (`CosineSpectrum`). For one
+            waves, the coarse ones first, with half of it, which falls (`CosineSpectrum`). For one
             photo behind batch norm in training mode None takes 1, a larger weight, twice the steps,
             coarse grids before the image's own where it is large, and polishes nothing.
         polish: L-BFGS steps of 10 iterations at the end.

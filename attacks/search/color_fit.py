@@ -22,7 +22,8 @@ from fedaudit.attacks.training.trained_parameters import trained_part
 from fedaudit.core.observation import Observation
 from fedaudit.models.batch_norm import batch_norm_layers
 
-# By a photo of p01 of OpenPeople through a fresh MobileFaceNet: 32.6 → 33.9 dB, 0.931 → 0.943.
+# By a photo of p01 of OpenPeople through a fresh MobileFaceNet: 32.6 → 33.9 dB, 0.931 → 0.943; try
+# benchmarks/deployed_networks.py with --people p01 p02 --set attacks.search.color_fit.ROUNDS=0.
 STEP = 0.03
 """Half the width of the differences that stand for slopes: activations have kinks."""
 ROUNDS, TRIALS = 6, 5

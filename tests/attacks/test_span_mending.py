@@ -123,7 +123,7 @@ def test_waves_follow_a_smooth_search_where_spans_leave_detail_open() -> None:
     kept, faded = (suited(span_stages(), open_detail=blind) for blind in (True, False))
     assert [(s.optimizer, s.fading, s.steps, s.total_variation) for s in kept] == [
         ("adam", 0, 150, 2.0),
-        ("adam", 1, 250, 0.3),
+        ("adam", 2, 250, 1.0),
         ("lbfgs", 0, 16, 1e-3),
     ]
     waves = [isinstance(stage.varies, CosineSpectrum) for stage in kept]

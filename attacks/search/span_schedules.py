@@ -34,10 +34,10 @@ OPEN_VARIATION, OPEN_STEPS = 2.0, 1.5
 """Factor of that weight, and of the steps, where spans leave fine detail open."""
 # By a photo each of p01 and p02 through a MobileFaceNet, pre-trained for 20 steps: SSIM 0.69 and
 # 0.45 after the first search (the weight makes the objective larger at the photo than where it
-# ends); by waves 0.92 and 0.55 with steps of 0.04 and 0.3 of the weight, falling in a straight line.
-# p02: 0.78 with 0.04 and all of the weight, falling as a square; 0.91 with 0.1; 0.87 with twice
-# the weight. `benchmarks/deployed_networks.py --only mobilefacenet --trained 20 --targets 2 --people
-# p01 p02 --set attacks.search.span_schedules.WAVE_LR=0.04` tries others, p09 and p10 are reported.
+# ends); by waves 0.92 and 0.55 with steps of 0.04 and 0.3 of the weight, falling in a line. p02:
+# 0.78 with 0.04 and all of the weight, falling as a square; 0.91 with 0.1; 0.87 with twice the
+# weight. `benchmarks/deployed_networks.py --only mobilefacenet --trained 20 --people p01 p02 --set
+# attacks.search.span_schedules.WAVE_LR=0.04` tries others; p09 and p10 are reported.
 WAVE_STEPS, WAVE_LR, WAVE_VARIATION = 2.5, 0.1, 1.0
 """There, of a search by waves from these images, as shares of the steps and of the weight that were
 asked for: with a weight as large as the first search needs, no photo is at its least value."""

@@ -311,11 +311,12 @@ def misfits(faces: FaceSet, options: argparse.Namespace) -> None:
                 training=line.local,
             )
             evidence = gather_inputs(seen)
+            spans = evidence.spans
             with torch.no_grad():
-                uses = evidence.reader.inputs([span.name for span in evidence.spans], images)
-                for span in evidence.spans:
+                uses = evidence.reader.inputs([span.name for span in spans], images)
+                for span in spans:
                     own = float(span.distance(span.rows(uses[span.name])))
-                    expected = evidence.misfit[span.name]
+                    expected = evidence.misfit.get(span.name, float("nan"))
                     print(f"| {line.name} | {size} | {span.name} | {own:.1e} | {expected:.1e} |")
 
 

@@ -28,7 +28,8 @@ PRECISION = 1e-5
 """Relative size of singular values below which they are rounding."""
 # Of sixteen photos of p01 and p02 of OpenPeople through a ResNet-18 in training mode, 256 positions
 # and as many rows, the last three are 2e-5, 1e-5 and 2e-8: with `PRECISION` two of three layers'
-# maps are missed (benchmarks/subspace.py --maps --batch 16 --people p01 p02).
+# maps are missed (benchmarks/subspace.py --maps --batch 16 --people p01 p02, with --set
+# attacks.evidence.layer_spans.SQUARE_PRECISION=1e-5).
 SQUARE_PRECISION = 1e-6
 """The same of a batch's gradient with fewer than two rows a position: near a square matrix, the
 smallest singular values are small by themselves, and a layer's maps need the last of them."""
@@ -37,7 +38,8 @@ DRIFT = 0.01
 SPARE = 8
 """Singular values beyond the number of positions that are looked at."""
 TRUST = 0.5
-"""Power of the expected misfit by which layers are weighed."""
+"""Power of the expected misfit by which layers are weighed. Not compared with others to the end:
+benchmarks/subspace.py --only "two epochs" --set attacks.evidence.layer_spans.TRUST=0 would."""
 DECISIVE = 2
 """Equations an unknown pixel from which on spans alone decide the images."""
 

@@ -209,6 +209,8 @@ there: as in multigrid methods, grids take turns."""
 # of eight, layers weighed by what their true images miss: SSIM 0.56 by the first alone, then 0.59;
 # 0.54 with twice that variation, falling as a root. The true images are at a distance of 0.019,
 # and the search ends at 0.014: so no L-BFGS and no mending, which bring the distance down, follow.
+# (benchmarks/subspace.py --only "two epochs" --batch 16 --people p01 p02 --targets 1, with --set
+# attacks.search.span_schedules.OF_DRIFT=…; the first of these took the true misfits as weights.)
 OF_DRIFT: tuple[Turn, ...] = (
     ("spans", 2, 1.0, 1.0, 1.0, 2.0),
     ("spans", 1, 1.0, 0.5, 0.5, 2.0),

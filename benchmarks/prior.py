@@ -40,11 +40,13 @@ def lines(batch: int) -> dict[str, MatchingAttack]:
     pixels = subspace_matching()
     search, *end = pixels.stages  # mends, then L-BFGS
     every = search.steps
-    shared = Stage(varies=Latent(), steps=1, total_variation=0.0, fading=SPAN_FADING, match="spans")
+    shared = Stage(
+        varies=Latent(), steps=1, lr=0.1, total_variation=0.0, fading=SPAN_FADING, match="spans"
+    )
 
     def latent(steps: int) -> Stage:
         varies = Latent(candidates=64)
-        return replace(shared, varies=varies, steps=steps, lr=0.1, square_norm=LATENT_PRIOR)
+        return replace(shared, varies=varies, steps=steps, square_norm=LATENT_PRIOR)
 
     def inner(stage: int, steps: int) -> Stage:
         return replace(shared, varies=FeatureMaps(stage=stage), steps=steps, lr=0.05)

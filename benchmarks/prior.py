@@ -26,7 +26,11 @@ from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, FaceGenerat
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.matching_attack import MatchingAttack
-from fedaudit.attacks.search.span_schedules import SPAN_FADING, by_whole_maps
+from fedaudit.attacks.search.span_schedules import (
+    SPAN_FADING,
+    WHOLE_MAPS_FIRST,
+    grids_in_turn,
+)
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import FeatureMaps, Latent, Pixels
 from fedaudit.data.openpeople import openpeople
@@ -53,7 +57,7 @@ def lines(batch: int) -> dict[str, MatchingAttack]:
 
     def freed(steps: int) -> tuple[Stage, ...]:
         one = replace(search, varies=Pixels(start="previous"), steps=steps)
-        return (one, *end) if batch == 1 else by_whole_maps(one)
+        return (one, *end) if batch == 1 else grids_in_turn(one, WHOLE_MAPS_FIRST)
 
     def generated(*stages: Stage) -> MatchingAttack:
         return replace(pixels, stages=stages, prior=FaceGenerator())

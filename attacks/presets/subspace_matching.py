@@ -41,8 +41,9 @@ def subspace_matching(
     Args:
         steps: Steps of Adam, from noise; and again after each mending.
         mends: How often, at most, what contradicts the update in places is drawn anew there, and
-            searched on. Images that explain the update already are left alone, like those of which
-            nothing is right.
+            searched on; what is as wrong thereafter is searched once more from other noise, on a
+            coarse grid first. Images that explain the update already are left alone, like those of
+            which nothing is right.
         lr: Peak step size, in units of the pixel range [0, 1]; falls as a cosine.
         total_variation: Weight of the total variation at the start.
         fading: Power of the share of steps left by which that weight falls, to 0. With 0 it stays,

@@ -18,7 +18,7 @@ from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 from fedaudit.attacks.search.span_mending import is_worth_mending
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
 from fedaudit.attacks.search.trace import Trace
-from fedaudit.attacks.search.variables import MENDED, Scene, StageResult
+from fedaudit.attacks.search.variables import ANEW, FINER, MENDED, Scene, StageResult
 
 
 @dataclass
@@ -102,7 +102,9 @@ class SearchRun:
         by_spans = stage.match in BY_SPANS and isinstance(scene.matching, Matching)
         if by_spans and scene.spans is None:
             return before
-        if variables is None and stage.varies == MENDED and not self._is_stuck(before):
+        if variables is None and stage.varies in (MENDED, ANEW) and not self._is_stuck(before):
+            return before
+        if variables is None and stage.varies == FINER and before.varied != ANEW:
             return before
         if variables is None:
             variables = stage.varies.begin(scene, before)

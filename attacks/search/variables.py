@@ -131,14 +131,15 @@ class Pixels:
     Args:
         start: "gray" (0.5 with a little uniform noise), "uniform" noise in [0, 1], "normal" noise
             around 0.5 (DLG's), the "previous" stage's images, or those "mended": drawn anew where
-            what layers' inputs span shows that they are wrong (`span_mending`).
+            what layers' inputs span shows that they are wrong (`span_mending`). "anew" is as
+            "normal", and "last" what the stage before ended with, were it not the best so far.
         spread: Half the width of the noise around gray.
         clamp: Keep them in [0, 1] after each step.
         coarse: What varies is a grid of so many times fewer points along each side, from which the
             pixels are interpolated: noise finer than that cannot explain an update.
     """
 
-    start: Literal["gray", "uniform", "normal", "previous", "mended"] = "gray"
+    start: Literal["anew", "gray", "last", "mended", "normal", "previous", "uniform"] = "gray"
     spread: float = 0.1
     clamp: bool = True
     coarse: int = 1
@@ -149,8 +150,11 @@ class Pixels:
     def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
         """Noise, or the images so far."""
         evidence, like = scene.evidence, scene.like
-        if self.start in ("previous", "mended"):
+        if self.start in ("last", "mended", "previous"):
             images = before.images
+            if self.start == "last" and before.varied is not None:
+                ends = [before.varied.decode(scene, v.detach()) for v in before.variables]
+                images = torch.stack(ends, 1)
             if self.start == "mended":
                 spans = scene.leading
                 assert spans is not None
@@ -160,7 +164,7 @@ class Pixels:
         channels, height, width = evidence.shape
         grid = -(-height // self.coarse), -(-width // self.coarse)
         size = (scene.restarts, evidence.count, channels, *grid)
-        if self.start == "normal":
+        if self.start in ("anew", "normal"):
             noise = 0.5 + 0.25 * torch.randn(size, generator=scene.generator)
         else:
             noise = torch.rand(size, generator=scene.generator)
@@ -189,6 +193,9 @@ class Pixels:
 
 
 MENDED = Pixels(start="mended")
+ANEW = Pixels(start="anew", coarse=2)
+FINER = Pixels(start="last")
+"""What varies where a search is stuck: images mended; or drawn anew, then on their own grid."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,8 +37,13 @@ def block(**settings: Any) -> Any:
 @pytest.mark.parametrize(
     ("make", "setting", "value", "words"),
     [
-        (Pixels, "start", "random", "gray, mended, normal, previous, uniform"),
-        (Pixels, "start", "grey", "did you mean 'gray'.*gray, mended, normal, previous, uniform"),
+        (Pixels, "start", "random", "anew, gray, last, mended, normal, previous, uniform"),
+        (
+            Pixels,
+            "start",
+            "grey",
+            "did you mean 'gray'.*anew, gray, last, mended, normal, previous",
+        ),
         (stage, "optimizer", "sgd", "choose from adam, cma_es, gauss_newton, lbfgs, signed_adam"),
         (stage, "optimizer", "lbgfs", "did you mean 'lbfgs'.*adam, cma_es, gauss_newton"),
         (stage, "schedule", "cosin", "did you mean 'cosine'.*constant, cosine, gifd, step"),

@@ -1,6 +1,7 @@
 """Where an image contradicts the update, and what mending leaves alone; colors' variation."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from fedaudit.attacks.search.image_priors import (
     total_variation,
 )
 from fedaudit.attacks.search.matching_attack import MatchingAttack
-from fedaudit.attacks.search.span_matching import SpanMatching
-from fedaudit.attacks.search.span_mending import mend, misfit
+from fedaudit.attacks.search.search_run import SearchRun
+from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
+from fedaudit.attacks.search.span_mending import HOPELESS, mend, misfit
 from fedaudit.attacks.search.span_schedules import span_stages, suited
-from fedaudit.attacks.search.variables import MENDED, Pixels
+from fedaudit.attacks.search.variables import ANEW, MENDED, Pixels, Scene, StageResult
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update
 from fedaudit.models import live_module
@@ -114,6 +116,42 @@ def test_what_is_nearly_right_or_all_wrong_is_not_mended(
     assert rebuilt.iterations == steps
 
 
+@pytest.mark.parametrize(
+    ("distances", "starts"),
+    [
+        ((5e-3, 5e-3), ["normal", "mended", "anew", "last"]),
+        ((5e-3, 1e-4), ["normal", "mended"]),
+        ((1e-4, 1e-4), ["normal"]),
+        ((0.3, 0.3), ["normal"]),
+    ],
+)
+def test_what_mending_leaves_wrong_is_searched_anew_from_a_coarse_grid(
+    distances: Sequence[float], starts: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Distances where the search ends, and where mending does; then it goes on where that ended."""
+    left, begun, begin = iter(distances), [], Pixels.begin
+    monkeypatch.setattr(SearchRun, "_is_stuck", lambda _self, _before: SEEN < next(left) < HOPELESS)
+
+    def noted(self: Pixels, scene: Scene, before: StageResult) -> list[Tensor]:
+        values = begin(self, scene, before)
+        begun.append(self.start)
+        assert values[0].shape[-2:] == ((8, 8) if self.start == "anew" else (16, 16))
+        if self.start == "last":
+            assert before.varied == ANEW
+            assert torch.equal(values[0], ANEW.decode(scene, before.variables[0]).detach())
+        return values
+
+    monkeypatch.setattr(Pixels, "begin", noted)
+    monkeypatch.setattr(SpanMatching, "leaves_detail", False)  # as of networks with more layers
+    model = network(normalized=False)
+    loss = F.cross_entropy(model(drawn(1)), torch.tensor([0]))
+    named = dict(model.named_parameters())
+    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    settings = {"steps": 5, "polish": 0}
+    fedaudit.attack(model, update, "subspace_matching", image_shape=(3, 16, 16), settings=settings)
+    assert begun == starts
+
+
 def test_pixels_beyond_the_range_are_held_back() -> None:
     assert float(WithinRange()(drawn(1))) == 0
     assert float(WithinRange(2.0)(torch.tensor([[1.5, -0.5]]))) == pytest.approx(0.5)
@@ -131,6 +169,7 @@ def test_waves_follow_a_smooth_search_where_spans_leave_detail_open() -> None:
     assert WithinRange() in kept[1].priors
     assert [(stage.optimizer, stage.fading) for stage in faded] == [
         *[("adam", 2)] * 2,
+        *[("adam", 1), ("adam", 2)],  # from a coarse grid, where it is stuck
         ("lbfgs", 0),
     ]
     assert [(stage.steps, stage.total_variation) for stage in faded[:2]] == [(100, 1.0), (100, 0.5)]

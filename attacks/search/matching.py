@@ -252,6 +252,12 @@ class Matching:
         adaptation, length = self.evidence.adaptation, self.distance in MINDS_LENGTH
         return distance(adaptation.sent(dummy, self.names, scaled=length), self.target)
 
+    def distance_in_place(self, face: Tensor, place: int) -> float:
+        """How far a face `[1, C, H, W]` is from explaining the update in a place of the batch."""
+        dummy, apart = self.gradients(face, [place], differentiable=False)
+        with torch.no_grad():
+            return float(self.distance_to(dummy) + apart)
+
     def begin_stage(self) -> None:
         """Bring free upstream gradients to one length.
 

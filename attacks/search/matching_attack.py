@@ -317,7 +317,7 @@ class MatchingAttack:
         if exact is not None and leading is not None and leading.distance(exact) > EXPLAINED:
             exact = None
         if isinstance(matching, Matching) and evidence.photos.transforms and dummy is None:
-            evidence.photos.choose(partial(_distance, matching), scene.generic_faces(GENERIC))
+            evidence.photos.choose(matching.distance_in_place, scene.generic_faces(GENERIC))
         steps = sum(
             stage.expected_steps(
                 scene.spans if scene.spans and stage.match in BY_SPANS else matching
@@ -386,16 +386,8 @@ class MatchingAttack:
             return None
         # What a layer sees of faces stands in for the batch.
         faces = scene.generic_faces(PROXY_FACES) if self.prior is not None else None
-        model = scene.evidence.model
-        source = from_observation(seen, model, faces)
+        source = from_observation(seen, scene.evidence.model, faces)
         if not source:
             return None
-        prior = BatchNormPrior(model, source)
+        prior = BatchNormPrior(scene.evidence.model, source)
         return lambda images: self.batch_norm * prior(images)
-
-
-def _distance(matching: Matching, face: Tensor, place: int) -> float:
-    """How far a generic face is from explaining the update in a place of the batch."""
-    dummy, apart = matching.gradients(face, [place], differentiable=False)
-    with torch.no_grad():
-        return float(matching.distance_to(dummy) + apart)

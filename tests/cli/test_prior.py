@@ -42,6 +42,7 @@ def test_help_has_examples(
     assert f"\n  {name} " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_train_show_check(
     fedaudit: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ def weights(path: Path) -> dict[str, Tensor]:
     return dict(read_prior(path).generator.state_dict())
 
 
+@pytest.mark.slow
 def test_some_steps_lower_the_error_and_leave_no_trace(photos: Photos) -> None:
     before = torch.get_rng_state()
     trainer = Trainer(photos, QUICK)
@@ -49,6 +50,7 @@ def test_some_steps_lower_the_error_and_leave_no_trace(photos: Photos) -> None:
     assert samples.std(0).mean() > 0.02  # not one face again and again
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_reaches_the_same_weights(photos: Photos, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     train(photos, QUICK, whole, steps=12)
@@ -192,6 +194,7 @@ def test_grids_show_every_image_in_its_place() -> None:
     assert picture.getpixel((166, 34)) == (255, 255, 255)  # the first row is shorter
 
 
+@pytest.mark.slow
 def test_a_prior_of_112_pixels_is_trained_and_read(tmp_path: Path) -> None:
     photos = torch.rand(8, 3, 112, 112, generator=torch.Generator().manual_seed(0))
     output = tmp_path / "large.safetensors"

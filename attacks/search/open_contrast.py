@@ -11,6 +11,8 @@ STRETCHED = 1.5
 """Contrast of the images by which it is tried whether contrast is seen."""
 UNSEEN = 10.0, 1e-6
 """How much farther from the spans, by factor and summand, images may then be."""
+TOLD = 0.9, 1.1, 1.002
+"""Paler and stronger images, and how much farther both are, by factor, where contrast is told."""
 KEPT = 0.005
 """Share of pixels, at either end, that may leave [0, 1]."""
 
@@ -36,6 +38,10 @@ def with_usual_contrast(spans: object, images: Tensor) -> Tensor:
         apart = images - center
         if spans.distance(center + STRETCHED * apart) > allowed:
             continue
+        paler, stronger, farther = TOLD
+        around = (spans.distance(center + factor * apart) for factor in (paler, stronger))
+        if min(around) > farther * near:  # weakly, but the search has ended at the contrast sent
+            return images
         stretched = []
         for one in apart:
             ends = one.flatten().quantile(tensor([KEPT, 1 - KEPT]).to(one))

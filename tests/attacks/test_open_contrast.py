@@ -68,3 +68,17 @@ def test_an_image_of_more_contrast_is_left_as_it_is() -> None:
     update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
     found = with_usual_contrast(spans_in(model, update, image), image.clamp(0, 1))
     assert (found - image.clamp(0, 1)).abs().max() < 1e-6
+
+
+def test_a_pale_photo_whose_contrast_the_update_tells_weakly_stays_pale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    model, pale = Centered(normalized=True), 0.5 + 0.5 * (photo() - 0.5)
+    named = dict(model.named_parameters())
+    loss = F.cross_entropy(model(pale), torch.tensor([1]))
+    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    spans = spans_in(model, update, pale)
+    assert torch.equal(with_usual_contrast(spans, pale), pale)
+    monkeypatch.setattr("fedaudit.attacks.search.open_contrast.TOLD", (0.9, 1.1, float("inf")))
+    assert with_usual_contrast(spans, pale).std() > 1.2 * pale.std()

@@ -11,11 +11,12 @@ from torch import Tensor
 from fedaudit.attacks.evidence.labels.of_images import in_order_of_labels
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.comparison import Comparison, free_rows
+from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
-from fedaudit.attacks.search.span_mending import is_worth_mending
+from fedaudit.attacks.search.span_mending import ANEW_BELOW, HOPELESS, is_worth_mending
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import ANEW, FINER, MENDED, Scene, StageResult
@@ -102,9 +103,7 @@ class SearchRun:
         by_spans = stage.match in BY_SPANS and isinstance(scene.matching, Matching)
         if by_spans and scene.spans is None:
             return before
-        if variables is None and stage.varies in (MENDED, ANEW) and not self._is_stuck(before):
-            return before
-        if variables is None and stage.varies == FINER and before.varied != ANEW:
+        if variables is None and self._is_left_out(stage, before):
             return before
         if variables is None:
             variables = stage.varies.begin(scene, before)
@@ -140,6 +139,21 @@ class SearchRun:
             scene.leading.evaluations = whole.evaluations
         self._offer(leaves, decode, scene.spans if by_spans else None)
         return StageResult(self.images, leaves, stage.varies)
+
+    def _is_left_out(self, stage: Stage, before: StageResult) -> bool:
+        """Whether a stage has nothing to do with the images that those before it ended with."""
+        if stage.varies == MENDED:
+            return not self._is_stuck(before)
+        if stage.varies == ANEW:
+            return not self._is_stuck(before) or self._misses(before, ANEW_BELOW)
+        if stage.varies == FINER:
+            return before.varied != ANEW
+        return isinstance(stage.varies, CosineSpectrum) and self._misses(before, HOPELESS)
+
+    def _misses(self, before: StageResult, distance: float) -> bool:
+        """Whether every restart's images are farther from the spans than that."""
+        spans = self.scene.leading
+        return spans is not None and all(spans.distance(i) >= distance for i in before.images)
 
     def _is_stuck(self, before: StageResult) -> bool:
         """Whether any restart's images are worth mending."""

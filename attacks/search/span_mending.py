@@ -18,6 +18,9 @@ NOISE = 0.1
 """Deviation of what is drawn, around the mean color nearby."""
 HOPELESS = 0.05
 """Mean squared sine above which no place is right: of noise in the update, or a failed search."""
+ANEW_BELOW = 0.005
+"""Mean squared sine above which images that mending did not help are not searched anew either: the
+photo by which that was added ended at 0.0017; farther off, noise or too few equations are why."""
 CELLS = 8
 """Means are of as many cells along each side of an image."""
 

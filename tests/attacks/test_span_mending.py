@@ -117,18 +117,23 @@ def test_what_is_nearly_right_or_all_wrong_is_not_mended(
 
 
 @pytest.mark.parametrize(
-    ("distances", "starts"),
+    ("distances", "far", "starts"),
     [
-        ((5e-3, 5e-3), ["normal", "mended", "anew", "last"]),
-        ((5e-3, 1e-4), ["normal", "mended"]),
-        ((1e-4, 1e-4), ["normal"]),
-        ((0.3, 0.3), ["normal"]),
+        ((2e-3, 2e-3), False, ["normal", "mended", "anew", "last"]),
+        ((2e-2, 2e-2), True, ["normal", "mended"]),
+        ((2e-3, 1e-4), False, ["normal", "mended"]),
+        ((1e-4, 1e-4), False, ["normal"]),
+        ((0.3, 0.3), True, ["normal"]),
     ],
 )
 def test_what_mending_leaves_wrong_is_searched_anew_from_a_coarse_grid(
-    distances: Sequence[float], starts: Sequence[str], monkeypatch: pytest.MonkeyPatch
+    distances: Sequence[float],
+    far: bool,
+    starts: Sequence[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Distances where the search ends, and where mending does; then it goes on where that ended."""
+    monkeypatch.setattr(SearchRun, "_misses", lambda _self, _before, _distance: far)
     left, begun, begin = iter(distances), [], Pixels.begin
     monkeypatch.setattr(SearchRun, "_is_stuck", lambda _self, _before: SEEN < next(left) < HOPELESS)
 

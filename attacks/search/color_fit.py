@@ -25,7 +25,7 @@ from fedaudit.models.batch_norm import batch_norm_layers
 # By a photo of p01 of OpenPeople through a fresh MobileFaceNet: 32.6 → 33.9 dB, 0.931 → 0.943; try
 # benchmarks/deployed_networks.py with --people p01 p02 --set attacks.search.color_fit.ROUNDS=0.
 STEP = 0.03
-"""Half the width of the differences that stand for slopes: activations have kinks."""
+"""Half the width of the differences that stand for slopes, since activations are not smooth."""
 ROUNDS, TRIALS = 6, 5
 """Steps, and dampings that are tried for each; what a step brings less than `GAIN` ends it."""
 DAMPING = 0.1

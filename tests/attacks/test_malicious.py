@@ -179,14 +179,14 @@ def test_fishing_reads_the_labels_and_hands_on_one_image(batch_of: Intercept) ->
 
 def test_fishing_brings_one_image_back(batch_of: Intercept) -> None:
     attack = Fishing(
-        settings={"candidates": 64, "latent_steps": 10, "stage_steps": 20, "pixel_steps": 60}
+        settings={"candidates": 64, "latent_steps": 10, "stage_steps": 20, "pixel_steps": 90}
     )
     capture = batch_of(batch=8, malicious=attack)
     result = attack(capture.seen, generator=noise())
     assert capture.secret is not None
     own = (capture.secret.images - result.images[0]).square().mean((1, 2, 3))
     fished = int(own.argmin())
-    assert float(own[fished]) < 0.01  # 20 dB
+    assert float(own[fished]) < 0.01  # 20 dB; some CPUs come to 0.0102 in 60 steps
     assert capture.secret.labels[fished] == result.labels[0]
 
 

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,7 @@ from fedaudit.data.face_detector import Face, find_faces
 from fedaudit.data.folder import align_folder
 from fedaudit.data.subject import by_prominence, focus
 from fedaudit.files import asset_store
+from fedaudit.study.worker import peak_memory
 
 PEOPLE, PHOTOS = range(1, 11), ("studio_portrait", "amateur_selfie", "amateur_posture")
 BACKGROUNDS = ("coffee", "chelsea", "rocket")
@@ -163,7 +165,7 @@ def write_folder(folder: Path, photos: int, megapixels: float) -> int:
 
 
 def speed(folder: Path, megapixels: float, scenes: int) -> None:
-    """CPU seconds and wall time in which photos are aligned, and again from the cache.
+    """CPU seconds, wall time and memory in which photos are aligned, and again from the cache.
 
     Those of `folder`, where it is there; else 1,000 that are made.
     """
@@ -171,7 +173,8 @@ def speed(folder: Path, megapixels: float, scenes: int) -> None:
         root = folder
         if not root.is_dir():
             root = Path(temporary) / "faces"
-            _write_copies(root, megapixels, scenes)
+            with ProcessPoolExecutor(1) as apart:  # whose memory is not counted
+                apart.submit(_write_copies, root, megapixels, scenes).result()
         files = list(root.rglob("*.jpg"))
         mean = sum(file.stat().st_size for file in files) / len(files) / 1e6
         print(f"{len(files)} photos, {mean:.1f} MB each")
@@ -182,7 +185,7 @@ def speed(folder: Path, megapixels: float, scenes: int) -> None:
             spent = time.monotonic() - wall, time.process_time() - cpu
             print(
                 f"{label}: {spent[1]:.1f} CPU s, {1e3 * spent[1] / len(files):.0f} s for 1,000; "
-                f"{spent[0]:.0f} s of {os.cpu_count()} cores",
+                f"{spent[0]:.0f} s of {os.cpu_count()} cores; {peak_memory() / 1e9:.1f} GB at most",
                 flush=True,
             )
         print(f"aligned {len(aligned.sources)}, several faces in {len(aligned.several)}")

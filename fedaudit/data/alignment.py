@@ -6,6 +6,7 @@ The places are those of the 112-pixel template that ArcFace (Deng et al. 2019) m
 import numpy as np
 from PIL import Image
 
+from fedaudit.data.crop import in_rgb
 from fedaudit.data.face_detector import Point
 
 TEMPLATE_SIZE = 112
@@ -42,7 +43,7 @@ def align(photo: Image.Image, points: tuple[Point, ...], size: int = TEMPLATE_SI
     left, top, right, bottom = box = _around(corners, photo.size)
     shrink = min(1.0, abs(scale))
     width, height = (max(1, round(side * shrink)) for side in (right - left, bottom - top))
-    small = photo.convert("RGB").resize((width, height), Image.Resampling.BICUBIC, box=box)
+    small = in_rgb(photo).resize((width, height), Image.Resampling.BICUBIC, box=box)
     across, down = width / (right - left), height / (bottom - top)
     rows = (
         (back.real * across, -back.imag * across, (origin.real - left) * across),

@@ -12,6 +12,11 @@ LUMINANCE = (0.299, 0.587, 0.114)
 """What red, green and blue add to the brightness of a pixel (ITU-R BT.601)."""
 
 
+def in_rgb(photo: Image.Image) -> Image.Image:
+    """A photo in RGB: itself, where it is; Pillow's `convert` would copy all of its pixels."""
+    return photo if photo.mode == "RGB" else photo.convert("RGB")
+
+
 def square(photo: Image.Image) -> Image.Image:
     """The largest centered square of a photo."""
     width, height = photo.size

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from fedaudit.data.crop import in_rgb
 from fedaudit.files import asset_store
 from fedaudit.models.onnx_network import load_onnx
 
@@ -73,7 +74,7 @@ def _candidates(photo: Image.Image, side: int, min_score: float) -> Tensor:
     """`[n, 15]` of one scale: box, score and points in the photo's pixels, with overlaps."""
     scale = side / max(photo.size)
     width, height = (max(1, round(length * scale)) for length in photo.size)
-    small = photo.convert("RGB").resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
+    small = in_rgb(photo).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).flip(0)  # blue comes first
     frame = torch.zeros(1, 3, _pad(height), _pad(width))
     frame[0, :, :height, :width] = pixels

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from fedaudit.core.errors import DataError
 from fedaudit.core.printable import first_few
 from fedaudit.data.aligned_folder import Alignment, Watch, aligned_photos
-from fedaudit.data.crop import square, to_tensor
+from fedaudit.data.crop import in_rgb, square, to_tensor
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.heic import HEIC, HEIC_EXTRA, is_unread_heic
 
@@ -135,7 +135,8 @@ def open_photo(file: Path, least: int = 0) -> Image.Image:
             if least:
                 image.draft("RGB", (least, least))
             image.load()
-            photo = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
+            photo: Image.Image = image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{file} cannot be read as a photo: {error}. Replace or remove it."
@@ -146,7 +147,7 @@ def open_photo(file: Path, least: int = 0) -> Image.Image:
     if photo.has_transparency_data:
         seen = photo.convert("RGBA")
         photo = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
-    return photo.convert("RGB")
+    return in_rgb(photo)
 
 
 def read_photo(file: Path) -> Image.Image:

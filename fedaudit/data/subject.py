@@ -1,6 +1,7 @@
 """Whose face a photo is of, where it shows several: the large one, in focus, near the middle."""
 
 from collections.abc import Sequence
+from math import exp
 
 import numpy as np
 from PIL import Image
@@ -11,6 +12,8 @@ from fedaudit.data.face_detector import Face
 SPREAD = 0.25
 """Standard deviation, in sides of the photo, of the Gaussian by which a face counts less the
 farther it is from the middle."""
+SHARPEST = 1.2
+"""Focus that no face has: of OpenPeople's 230 the sharpest has 0.72, of ORL's 400 1.16."""
 _INNER = slice(20, 108), slice(16, 96)  # rows and columns of the template that every face fills
 
 
@@ -31,11 +34,26 @@ def by_prominence(photo: Image.Image, faces: Sequence[Face]) -> tuple[Face, ...]
     return tuple(sorted(faces, key=lambda face: -_prominence(photo, face)))
 
 
+def may_lead(photo: Image.Image, face: Face, subject: Face) -> bool:
+    """Whether a face might come before the subject if it were seen with more pixels.
+
+    Args:
+        photo: Upright, of fewer pixels than there are.
+        face: In it, so small that its focus cannot be told.
+        subject: In it, the most prominent of those whose focus can.
+    """
+    return SHARPEST * _place(photo, face) > _prominence(photo, subject)
+
+
 def _prominence(photo: Image.Image, face: Face) -> float:
+    return _place(photo, face) * focus(photo, face)
+
+
+def _place(photo: Image.Image, face: Face) -> float:
+    """Width × nearness to the middle."""
     left, top, right, bottom = face.box
     across, down = (left + right) / 2 / photo.width - 0.5, (top + bottom) / 2 / photo.height - 0.5
-    middle = np.exp(-(across**2 + down**2) / (2 * SPREAD**2))
-    return float(face.width * middle * focus(photo, face))
+    return face.width * exp(-(across**2 + down**2) / (2 * SPREAD**2))
 
 
 def focus(photo: Image.Image, face: Face) -> float:

@@ -54,14 +54,21 @@ class OnnxNetwork(nn.Module):
             # A buffer's name may hold no dot, so it is numbered.
             self.register_buffer(f"constant_{len(self._constants)}", values[name])
             self._constants.append(name)
+        last = {name: k for k, node in enumerate(self._nodes) for name in node.inputs if name}
+        self._used_up: list[list[str]] = [[] for _ in self._nodes]
+        for name, number in last.items():
+            if name not in self._outputs:
+                self._used_up[number].append(name)
         self.eval()
 
     def forward(self, images: Tensor) -> Any:
         """Output of the network, whose meaning and shape are the file's."""
         values = {self._input: images}
         values |= {n: self.get_buffer(f"constant_{i}") for i, n in enumerate(self._constants)}
-        for node in self._nodes:
+        for node, used_up in zip(self._nodes, self._used_up, strict=True):
             values[node.outputs[0]] = _run(node, values)
+            for name in used_up:  # its memory serves what comes next
+                del values[name]
         outputs = tuple(values[name] for name in self._outputs)
         return outputs if len(outputs) > 1 else outputs[0]
 

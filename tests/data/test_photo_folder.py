@@ -11,7 +11,7 @@ from fedaudit.data.aligned_folder import aligned_photos
 from fedaudit.data.face_detector import find_faces
 from fedaudit.data.folder import folder, open_photo
 from fedaudit.data.pseudonyms import hide_names, pseudonym
-from fedaudit.data.subject import by_prominence
+from fedaudit.data.subject import by_prominence, may_lead
 from fedaudit.files import asset_store
 
 
@@ -170,9 +170,16 @@ def test_a_large_photo_gives_the_face_that_all_of_its_pixels_give(
     files = {kind: tmp_path / f"1.{kind}" for kind in ("jpg", "bmp")}
     for file in files.values():
         scene.save(file, quality=98)
-    half, whole = aligned_photos(files, 224, str(tmp_path), open_photo)[0]
+    reads: list[tuple[Path, int]] = []
+
+    def read(file: Path, least: int) -> Image.Image:
+        reads.append((file, least))
+        return open_photo(file, least)
+
+    half, whole = aligned_photos(files, 224, str(tmp_path), read)[0]
     assert open_photo(files["jpg"], 1200).size == (1200, 1300)
     assert (half - whole).abs().mean() < 0.01
+    assert ((files["jpg"], 0) in reads) is (width == 200)
 
 
 def test_deep_transparent_and_moving_pictures_are_read(root: Path) -> None:
@@ -213,8 +220,8 @@ def test_an_iphones_photos_are_read_or_the_extra_is_named(
 def test_who_is_in_focus_near_the_middle_is_the_subject() -> None:
     """A passer-by before the camera is larger, and out of focus; another stands far behind."""
     scene = Image.new("RGB", (1600, 1200), "gray")
-    near = portrait(2).resize((900, 900)).filter(ImageFilter.GaussianBlur(9))
-    scene.paste(near, (850, 200))
+    blurred = portrait(2).resize((900, 900)).filter(ImageFilter.GaussianBlur(9))
+    scene.paste(blurred, (850, 200))
     scene.paste(portrait(3).resize((160, 160)), (60, 60))
     scene.paste(portrait(1), (450, 400))
     faces = find_faces(scene)
@@ -223,3 +230,6 @@ def test_who_is_in_focus_near_the_middle_is_the_subject() -> None:
     subject, *others = by_prominence(scene, faces)
     assert 450 < subject.box[0] < subject.box[2] < 950
     assert set(others) == set(faces) - {subject}
+    near, _, far = faces
+    assert may_lead(scene, subject, near)
+    assert not may_lead(scene, far, subject)

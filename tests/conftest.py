@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -28,6 +29,22 @@ hypothesis.settings.register_profile(
     "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("shared machine")
+
+
+SLOW_CASES = Path(__file__).parent / "slow_cases.txt"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the listed cases as slow; a list that names what is no more is an error."""
+    listed = {line for line in SLOW_CASES.read_text().splitlines() if line[:1] not in ("", "#")}
+    for item in items:
+        if item.nodeid in listed:
+            item.add_marker(pytest.mark.slow)
+    everything = config.args == config.getini("testpaths")
+    unknown = listed - {item.nodeid for item in items}
+    if everything and unknown:
+        raise pytest.UsageError(f"{SLOW_CASES} names no test: {', '.join(sorted(unknown))}")
 
 
 @pytest.fixture(autouse=True, scope="session")

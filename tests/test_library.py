@@ -325,6 +325,7 @@ STUDY = Study(
 )
 
 
+@pytest.mark.slow
 def test_a_study_is_audited_and_its_run_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

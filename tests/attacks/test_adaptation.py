@@ -177,6 +177,7 @@ def test_maps_follow_from_gradients_with_gaps(
     assert blind is None or blind.known is None
 
 
+@pytest.mark.slow
 def test_what_cannot_be_modeled_is_said(intercept: Intercept) -> None:
     """Lengths of the mean gradient of several photos, or under noise, say nothing of one photo."""
     captured = intercept(defense="censor", batch=2)

@@ -107,10 +107,15 @@ SINGLE = {"fishing"}
 """Attacks that search for one image, whatever the batch."""
 UNLABELED = {("imprint", "dpsgd"), ("trap_weights", "dpsgd")}
 """Attacks that read which label goes with which image from lengths, which a defense changes."""
+PRESETS = ("liu_2021", "gias", "ggl", "gifd", "gion", "dlg", "idlg", "grad_inversion")
+"""Presets of one engine, for which `inverting_gradients` and `gan_inversion` stand in quick runs."""
 Intercept = Callable[..., Capture]
 
 
-@pytest.fixture(scope="module", params=TINY)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=pytest.mark.slow) if n in PRESETS else n for n in TINY],
+)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -35,6 +35,7 @@ def test_without_a_defense_of_photos_an_image_is_itself() -> None:
     assert Copying((), SHAPE).which == (0,)
 
 
+@pytest.mark.slow
 def test_faces_are_turned_upright(faces: FaceSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """By chance one in four; the attacker learns it from few faces of other people."""
     few = learn_score(Copying(OASIS().replay(1).images, SHAPE), faces=400, centers=600)

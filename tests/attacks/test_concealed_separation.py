@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -46,6 +47,7 @@ def test_labels_say_which_image_is_the_photo(intercept: Intercept) -> None:
     torch.testing.assert_close(evidence.soft[1, own], torch.tensor(0.3))
 
 
+@pytest.mark.slow
 def test_one_image_is_reported_and_is_called_known(intercept: Intercept) -> None:
     captured = intercept(**CONCEALED)
     assert captured.secret is not None

@@ -66,6 +66,7 @@ def test_granted_labels_are_used_as_they_are(intercept: Intercept) -> None:
     assert torch.equal(evidence.labels, captured.secret.labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["cosface", "linear"])
 def test_maps_of_repeated_people_in_a_trained_network(
     head: str, federate: Callable[..., Simulation], intercept: Intercept

@@ -44,6 +44,7 @@ def test_what_is_plausible() -> None:
     assert {c.batch_size for c in plausible(1)} == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "training"), [("face", TRUE[0]), *(("small_cnn", training) for training in TRUE)]
 )

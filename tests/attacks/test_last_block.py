@@ -90,6 +90,7 @@ def test_columns_that_belong_together_add_up() -> None:
     assert not len(_adding_up(columns, torch.rand(40, generator=generator).double(), 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["face", "face_pooled"])
 def test_after_a_few_rounds(network: str, federate: Callable[..., object]) -> None:
     from fedaudit.captures.simulate.simulated_capture import simulate

@@ -123,6 +123,7 @@ def test_contrast_comes_back_from_the_gradient(intercept: Intercept) -> None:
     assert torch.equal(again[0], wrong[0])  # it fits already
 
 
+@pytest.mark.slow
 def test_a_batch_is_recognizable_without_the_solver(intercept: Intercept) -> None:
     capture = intercept(batch=2, threat="D")
     assert capture.secret is not None
@@ -157,6 +158,7 @@ class BreaksOff(Checkpoint):
             raise BreakError
 
 
+@pytest.mark.slow
 def test_the_solver_goes_on_after_the_images_that_it_has_solved(
     federate: Callable[..., Simulation], intercept: Intercept, tmp_path: Path
 ) -> None:

@@ -339,6 +339,7 @@ def test_a_replay_explains_what_one_gradient_does_not(batch: int, intercept: Int
     assert left["start"] > 10 * left["replay"]
 
 
+@pytest.mark.slow
 def test_unknown_training_is_guessed(intercept: Intercept) -> None:
     training = LocalTraining(lr=0.1, steps=4)
     seen = intercept(network="small_cnn", method="fedavg", training=training, threat="B").seen

@@ -81,6 +81,7 @@ def test_the_label_shows_in_lengths_and_right_angles(intercept: Intercept) -> No
     assert right == 2
 
 
+@pytest.mark.slow
 def test_the_attack_takes_it_into_account(intercept: Intercept) -> None:
     steps = {"candidates": 2, "latent_steps": 2, "stage_steps": 1, "pixel_steps": 1}
     attack = create("attacks", "gan_inversion", steps)

@@ -40,6 +40,7 @@ def secret_of(captured: Capture) -> Tensor:
     return captured.secret.images[captured.secret.labels.argsort()]
 
 
+@pytest.mark.slow
 def test_gan_inversion_returns_a_face_and_only_from_the_update(intercept: Intercept) -> None:
     captured = intercept()
     truth = secret_of(captured)[0]

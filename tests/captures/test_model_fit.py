@@ -208,6 +208,7 @@ def test_an_update_whose_names_differ_from_the_broadcast(capture: Path, tmp_path
     same(seen.shared[0].tensors, first_seen(requested(capture, model=OWN)).shared[0].tensors)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_the_mapping_is_part_of_the_run(capture: Path, tmp_path: Path) -> None:
     path = record(tmp_path / "c", small(), behind("net"), classes=10)
     one = Request(path=path, model=OWN, attacks=SEARCH, rename=["auto"], clients=["c0"])

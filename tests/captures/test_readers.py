@@ -134,6 +134,7 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
     hostile.zip_bomb(tmp_path / "bomb.npz", 1 << 29)
     assert (tmp_path / "bomb.npz").stat().st_size < 1 << 20

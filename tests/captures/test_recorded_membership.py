@@ -87,6 +87,7 @@ def test_too_few_outsiders_are_refused(folder: Path, capsys: Any) -> None:
     assert "fewer than 19 no p-value can fall to 5 %" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("attack", "fewest"), [(SHADOWED[0], 9), (SHADOWED[1], 0)])
 def test_shadow_clients_tell_members_of_a_recorded_run(
     folder: Path, simulation: Simulation, tmp_path: Path, attack: str, fewest: int, capsys: Any

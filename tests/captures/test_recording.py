@@ -126,6 +126,7 @@ def test_a_sample_is_uniform_over_clients_and_rounds_and_the_same_for_all(tmp_pa
         fedaudit.recording(tmp_path / "d", sampled=0)
 
 
+@pytest.mark.slow
 def test_several_processes_record_at_once(tmp_path: Path) -> None:
     code = (
         "import sys, torch, fedaudit\n"

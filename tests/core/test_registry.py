@@ -44,6 +44,7 @@ def test_a_name_that_nobody_registered_is_refused_with_the_closest() -> None:
     assert not hasattr(fedaudit.attacks, "x")
 
 
+@pytest.mark.slow
 def test_a_name_is_imported_when_it_is_asked_for() -> None:
     code = (
         "import sys, fedaudit.attacks, fedaudit.defenses; dir(fedaudit.attacks);"

@@ -56,6 +56,7 @@ def test_rdp_agrees_with_dp_accounting(spent: tuple[float, float, int], delta: f
     assert ours == pytest.approx(by_rdp(*spent, delta), rel=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delta", DELTAS)
 @pytest.mark.parametrize("spent", GRID)
 def test_prv_agrees_with_the_privacy_loss_distribution(

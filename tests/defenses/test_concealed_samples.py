@@ -39,6 +39,7 @@ def test_an_images_own_gradient_is_autograds(
     torch.testing.assert_close(scores, model(images).detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_samples_imitate_gradients_not_looks(faces: Any) -> None:
     """By plain autograd: a cosine over 0.3 that the start has not, at an RMS distance over 0.2."""
     model = build(ModelSpec("face", {"classes": 30})).eval()

@@ -192,6 +192,7 @@ def test_a_stated_epsilon_is_that_of_the_whole_training() -> None:
     assert DPSGD(noise_multiplier=2.0).planned(plan) == DPSGD(noise_multiplier=2.0)
 
 
+@pytest.mark.slow
 def test_a_stated_epsilon_without_a_plan_is_that_of_the_round() -> None:
     training = LocalTraining(steps=6, batch_size=2, lr=0.01)
     (claim,) = DPSGD(epsilon=3.0)(train_locally)(task(training=training)).claims

@@ -94,6 +94,7 @@ def read_by_imprint(intercept: Intercept, defense: str, settings: dict[str, Any]
     return -10 * error.clamp_min(1e-12).log10()
 
 
+@pytest.mark.slow
 def test_imprint_reads_sums_only(intercept: Intercept) -> None:
     """The paper's claim, on our scale: bins that hold one photo alone hold four copies of it."""
     bare = read_by_imprint(intercept, "none", {})

@@ -87,6 +87,7 @@ def test_random_probes_estimate_the_derivative(network: str) -> None:
     torch.testing.assert_close(estimate, exact, rtol=0.15, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_photos_do_not_depend_on_each_other_through_batch_norm(
     intercept: Callable[..., Capture],
 ) -> None:

@@ -169,6 +169,7 @@ def peak() -> int:
     return int(line.split()[1])
 
 
+@pytest.mark.slow
 def test_three_thousand_files(tmp_path: Path) -> None:
     canary, counts, slowest = tmp_path / "canary", {"read": 0, "refused": 0}, 0.0
     before = None

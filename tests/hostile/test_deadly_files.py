@@ -98,6 +98,7 @@ def test_views_of_one_storage_are_counted_each(tmp_path: Path) -> None:
     assert list(read_tensors(tmp_path / "tied.pt")) == ["w", "tied"]
 
 
+@pytest.mark.slow
 def test_messages_of_a_byte_a_table(tmp_path: Path) -> None:
     for name, main in (
         ("maps", b"\xdd" + struct.pack(">I", 20_000_000) + b"\x80" * 20_000_000),

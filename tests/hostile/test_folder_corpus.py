@@ -130,6 +130,7 @@ def go_through(folder: Folder, count: int, capsys: pytest.CaptureFixture[str], t
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 600_000
 
 
+@pytest.mark.slow
 def test_run_folders(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     go_through(folder, FEW, capsys, turn=15)
 
@@ -147,6 +148,7 @@ def test_a_sound_folder_is_read_by_all(folder: Folder, capsys: pytest.CaptureFix
     assert set(codes) <= {0, 3}
 
 
+@pytest.mark.slow
 @settings(
     max_examples=20,
     deadline=None,

@@ -47,6 +47,7 @@ def test_a_sound_folder(run: Path) -> None:
     assert "nothing was altered" in command("verify", run).output
 
 
+@pytest.mark.slow
 def test_a_page_is_checked_by_its_path_and_after_it_left_the_folder(
     run: Path, tmp_path: Path
 ) -> None:
@@ -98,6 +99,7 @@ def test_an_edited_score_is_named_by_report_and_verify(run: Path) -> None:
         assert sum(counted) == sum(r["measurement"]["n_targets"] for r in before["rows"]) - 1
 
 
+@pytest.mark.slow
 def test_a_run_computes_an_edited_cell_again(
     run: Path, sound: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +196,7 @@ def test_a_report_says_what_was_altered_beside_cells(run: Path) -> None:
     assert any("since the run wrote it: facts.json" in line for line in limits)
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_list_is_said_not_to_be_checked(run: Path) -> None:
     (run / hash_list.FILE).unlink()
     command("report", run)

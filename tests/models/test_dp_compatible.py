@@ -66,6 +66,7 @@ def test_passes_the_validator_and_differs_in_its_norms_alone(name: str) -> None:
     torch.testing.assert_close(normless(private)(images()), normless(plain)(images()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_per_sample_gradients_are_those_of_single_images(name: str) -> None:
     model = build(dp_compatible_spec(CASES[name])).double()

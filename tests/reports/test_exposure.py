@@ -268,6 +268,7 @@ def test_the_map_is_part_of_results_and_of_their_schema() -> None:
         jsonschema.validate(data, schema())
 
 
+@pytest.mark.slow
 def test_the_same_map_gives_the_same_picture() -> None:
     first, again = exposure_map(sample()), exposure_map(sample())
     assert [p.svg for p in first.panels] == [p.svg for p in again.panels]

@@ -117,6 +117,7 @@ def test_charts_follow_the_schema_whose_checks_a_page_leaves_out() -> None:
         charts.draw([bar.encode(x=alt.X("x:Q", axis=7))], height=20)
 
 
+@pytest.mark.slow
 def test_the_page_names_the_bytes_it_was_rendered_from() -> None:
     assert sha256(canonical_bytes(sample())).hexdigest() in page("redacted")
 

@@ -40,6 +40,7 @@ def recorded_run(explained: Explained, **facts: Any) -> Results:
     return replace(sample(), rows=(seen,), headline=verdict, headline_row=0)
 
 
+@pytest.mark.slow
 def test_a_simulated_run_has_no_card() -> None:
     assert card.recorded_card(sample()) is None
     assert 'id="recorded"' not in render(sample(), None, "none")

@@ -93,6 +93,7 @@ def test_recordings_pictures_and_few_references_have_no_place(
     assert scale(results, row) is None
 
 
+@pytest.mark.slow
 def test_the_page_says_it(case: tuple[Results, Row], monkeypatch: pytest.MonkeyPatch) -> None:
     results, row = case
     monkeypatch.setattr(reference_scale, "read_references", lambda: references(results, row))

@@ -367,6 +367,7 @@ def test_without_a_gallery_identity_is_unknown(copied: Path) -> None:
     assert found.controls[0].passed is None
 
 
+@pytest.mark.slow
 def test_an_altered_embedder_makes_the_run_invalid(copied: Path, results: Results) -> None:
     def ceiling(found: Results) -> bool | None:
         return next(c.passed for c in found.controls if c.name.startswith("identity ceiling"))

@@ -315,6 +315,7 @@ def test_workers_measure_what_one_process_does(
     assert one == two
 
 
+@pytest.mark.slow
 def test_a_report_of_the_folder_holds_the_explanation(
     fedaudit: Callable[..., int], tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from scoring import HEAD, Judge, shown, summary
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
 from fedaudit.attacks.presets.map_inversion import MapInversion
+from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Attack
@@ -43,6 +44,7 @@ LEARNED, NEW = (0, 1), (2, 3)
 ATTACKS: dict[str, Attack] = {
     "inverting_gradients": inverting_gradients(),
     "gan_inversion": gan_inversion(),
+    "subspace_matching": subspace_matching(),
     "map_inversion, descent": MapInversion(solve_steps=0),
     "map_inversion": MapInversion(),
 }

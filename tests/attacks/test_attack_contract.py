@@ -108,7 +108,7 @@ SINGLE = {"fishing"}
 UNLABELED = {("imprint", "dpsgd"), ("trap_weights", "dpsgd")}
 """Attacks that read which label goes with which image from lengths, which a defense changes."""
 PRESETS = ("liu_2021", "gias", "ggl", "gifd", "gion", "dlg", "idlg", "grad_inversion")
-"""Presets of one engine, for which `inverting_gradients` and `gan_inversion` stand in quick runs."""
+"""Presets of the engine of `inverting_gradients` and `gan_inversion`, which stand for them."""
 Intercept = Callable[..., Capture]
 
 

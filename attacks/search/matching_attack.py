@@ -306,6 +306,7 @@ class MatchingAttack:
                 coupled_pixels=evidence.pixels if coupled and evidence.count == 1 else 0,
                 whole=leading.whole is not None,
                 drifted=leading.drifted,
+                single=evidence.count == 1,
             )
         if self.face_colors and coupled:
             colors = FaceColors(weight=self.face_colors)

@@ -9,12 +9,13 @@ CENTERS = (0.5, 0.0)
 """What a network subtracts from images, where that is told by none of its layers."""
 STRETCHED = 1.5
 """Contrast of the images by which it is tried whether contrast is seen."""
-UNSEEN = 10.0, 1e-6
-"""How much farther from the spans, by factor and summand, images may then be."""
+UNSEEN, AS_FAR = (10.0, 1e-6), 1.01
+"""How much farther from the spans, by factor and summand, images may then be where the update is
+explained, and by what factor, either way, where it is not, as after several local steps."""
 TOLD = 0.9, 1.1, 1.002
 """Paler and stronger images, and how much farther both are, by factor, where contrast is told."""
-KEPT = 0.005
-"""Share of pixels, at either end, that may leave [0, 1]."""
+KEPT = 0.005, 0.0
+"""Shares of pixels, at either end, that may leave [0, 1]; the second where that is seen."""
 
 
 def with_usual_contrast(spans: object, images: Tensor) -> Tensor:
@@ -27,28 +28,43 @@ def with_usual_contrast(spans: object, images: Tensor) -> Tensor:
 
     Args:
         spans: What they were compared with; contrast is open to spans of layers alone.
-        images: `[N, C, H, W]` in [0, 1], which explain the update; others stay.
+        images: `[N, C, H, W]` in [0, 1], which are near the update; others stay.
     """
     if not isinstance(spans, SpanMatching):
         return images
     near = spans.distance(images)
-    allowed = min(UNSEEN[0] * near + UNSEEN[1], SEEN)
-    usual = sum(FACE_DEVIATION) / len(FACE_DEVIATION)
+    explained = min(UNSEEN[0] * near + UNSEEN[1], SEEN)
+    least, allowed = (0.0, explained) if near <= explained else (near / AS_FAR, near * AS_FAR)
     for center in CENTERS:
         apart = images - center
-        if spans.distance(center + STRETCHED * apart) > allowed:
+        if not least <= spans.distance(center + STRETCHED * apart) <= allowed:
             continue
         paler, stronger, farther = TOLD
         around = (spans.distance(center + factor * apart) for factor in (paler, stronger))
         if min(around) > farther * near:  # weakly, but the search has ended at the contrast sent
             return images
-        stretched = []
-        for one in apart:
-            ends = one.flatten().quantile(tensor([KEPT, 1 - KEPT]).to(one))
-            bounds = zip((-center, 1 - center), ends.tolist(), strict=True)
-            room = [bound / end for bound, end in bounds if bound * end > 0]
-            factor = min([usual / max(float(one.std()), 1e-6), *room])
-            stretched.append(center + max(factor, 1.0) * one[None])
-        found = cat(stretched).clamp(0, 1)
-        return found if spans.distance(found) <= max(allowed, near) else images
+        for kept in KEPT:
+            found = _stretched(apart, center, kept)
+            if spans.distance(found) <= allowed:
+                return found
+        return images
     return images
+
+
+def _stretched(apart: Tensor, center: float, kept: float) -> Tensor:
+    """Images in [0, 1], given as what they are from `center`, with the contrast of faces or less.
+
+    Args:
+        apart: `[N, C, H, W]`.
+        center: What is subtracted from images.
+        kept: Share of pixels, at either end, that may leave [0, 1] and are cut off.
+    """
+    usual = sum(FACE_DEVIATION) / len(FACE_DEVIATION)
+    stretched = []
+    for one in apart:
+        ends = one.flatten().quantile(tensor([kept, 1 - kept]).to(one))
+        bounds = zip((-center, 1 - center), ends.tolist(), strict=True)
+        room = [bound / end for bound, end in bounds if bound * end > 0]
+        factor = min([usual / max(float(one.std()), 1e-6), *room])
+        stretched.append(center + max(factor, 1.0) * one[None])
+    return cat(stretched).clamp(0, 1)

@@ -16,10 +16,10 @@ from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
-from fedaudit.attacks.search.span_mending import ANEW_BELOW, HOPELESS, is_worth_mending
+from fedaudit.attacks.search.span_mending import ANEW_BELOW, BURIED, HOPELESS, is_worth_mending
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
 from fedaudit.attacks.search.trace import Trace
-from fedaudit.attacks.search.variables import ANEW, FINER, MENDED, Scene, StageResult
+from fedaudit.attacks.search.variables import ANEW, FINER, MENDED, OTHER_NOISE, Scene, StageResult
 
 
 @dataclass
@@ -144,6 +144,8 @@ class SearchRun:
         """Whether a stage has nothing to do with the images that those before it ended with."""
         if stage.varies == MENDED:
             return not self._is_stuck(before)
+        if stage.varies == OTHER_NOISE:
+            return not self._misses(before, HOPELESS) or self._misses(before, BURIED)
         if stage.varies == ANEW:
             return not self._is_stuck(before) or self._misses(before, ANEW_BELOW)
         if stage.varies == FINER:

@@ -7,7 +7,7 @@ from typing import Literal
 from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.image_priors import WithinRange
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
-from fedaudit.attacks.search.variables import ANEW, FINER, MENDED, Pixels
+from fedaudit.attacks.search.variables import ANEW, FINER, MENDED, OTHER_NOISE, Pixels
 
 # By photos of p01 and p02 of OpenPeople at 64 px, with a ResNet-18 trained on the others: SSIM of
 # one went from 0.946 to 0.988 (0.971 with a tenth of the last weight), of a dark one from 0.885 to
@@ -101,6 +101,7 @@ def suited(
     coupled_pixels: int = 0,
     whole: bool = False,
     drifted: bool = False,
+    single: bool = False,
 ) -> tuple[Stage, ...]:
     """The stages, searched by spans, as they suit a network; those whose `fading` is stated stay.
 
@@ -117,6 +118,7 @@ def suited(
             first, and leaves little to that by all spans.
         drifted: The update is of a batch's several steps: the true images miss what is spanned, and
             what explains it better is noise.
+        single: Of one photo: a search that failed is made once more from other noise.
     """
     asked = [stage for stage in stages if stage.fading is None]
     if (whole or drifted) and asked:
@@ -132,6 +134,9 @@ def suited(
     mended = [place for place, stage in enumerate(plain) if stage.varies == MENDED]
     if asked and mended:
         plain[mended[-1] + 1 : mended[-1] + 1] = _anew(asked[0])
+    if asked and single:
+        again = replace(asked[0], varies=OTHER_NOISE, fading=SPAN_FADING)
+        plain.insert(stages.index(asked[0]) + 1, again)
     return tuple(plain)
 
 

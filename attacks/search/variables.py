@@ -194,6 +194,7 @@ class Pixels:
 
 MENDED = Pixels(start="mended")
 ANEW = Pixels(start="anew", coarse=2)
+OTHER_NOISE = Pixels(start="anew")
 FINER = Pixels(start="last")
 """What varies where a search is stuck: images mended; or drawn anew, then on their own grid."""
 

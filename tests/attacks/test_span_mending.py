@@ -23,7 +23,7 @@ from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 from fedaudit.attacks.search.span_mending import HOPELESS, mend, misfit
 from fedaudit.attacks.search.span_schedules import span_stages, suited
-from fedaudit.attacks.search.variables import ANEW, MENDED, Pixels, Scene, StageResult
+from fedaudit.attacks.search.variables import ANEW, MENDED, OTHER_NOISE, Pixels, Scene, StageResult
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update
 from fedaudit.models import live_module
@@ -155,6 +155,38 @@ def test_what_mending_leaves_wrong_is_searched_anew_from_a_coarse_grid(
     settings = {"steps": 5, "polish": 0}
     fedaudit.attack(model, update, "subspace_matching", image_shape=(3, 16, 16), settings=settings)
     assert begun == starts
+
+
+@pytest.mark.parametrize(
+    ("distance", "images", "steps"), [(0.2, 1, 6), (0.6, 1, 3), (0.02, 1, 6), (0.2, 2, 3)]
+)
+def test_one_photo_that_was_not_found_is_searched_from_other_noise(
+    distance: float, images: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what noise in the update hides, nor a batch; what is nearer is mended."""
+    monkeypatch.setattr(SpanMatching, "distance", lambda _self, _images: distance)
+    monkeypatch.setattr(SpanMatching, "leaves_detail", False)
+    begun, begin = [], Pixels.begin
+
+    def noted(self: Pixels, scene: Scene, before: StageResult) -> list[Tensor]:
+        begun.append(self)
+        return begin(self, scene, before)
+
+    monkeypatch.setattr(Pixels, "begin", noted)
+    model = network(normalized=False)
+    loss = F.cross_entropy(model(drawn(images)), torch.zeros(images, dtype=torch.long))
+    named = dict(model.named_parameters())
+    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    rebuilt = fedaudit.attack(
+        model,
+        update,
+        "subspace_matching",
+        image_shape=(3, 16, 16),
+        images=images,
+        settings={"steps": 3, "polish": 0},
+    )
+    assert rebuilt.iterations == steps
+    assert (OTHER_NOISE in begun) == (distance == 0.2 and images == 1)
 
 
 def test_pixels_beyond_the_range_are_held_back() -> None:

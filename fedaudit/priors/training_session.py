@@ -19,7 +19,9 @@ from fedaudit.priors.face_grids import grid
 from fedaudit.priors.training_photos import Photos
 
 SAVE_EVERY = 30.0
-"""Seconds between two checkpoints and pictures."""
+"""Seconds between two checkpoints and pictures, at least."""
+SAVING = 0.1
+"""Part of the time at most that they take: each encodes and draws hundreds of photos."""
 _KEY = "fedaudit_training"
 _SHOWN = 10
 
@@ -88,15 +90,16 @@ def train(
     seconds = _load(trainer, checkpoint_path(output)) if resume else 0.0
     clock = _Clock(minutes, steps, trainer.step)
     cpu = time.process_time()
-    last_save, psnr = time.monotonic(), None
+    last_save, pause, psnr = time.monotonic(), SAVE_EVERY, None
     try:
         while (share := clock.share(trainer.step)) < 1:
             warming_up = trainer.warming_up
             error = trainer.advance()
             report(Progress(trainer.step, share, error, warming_up, psnr))
-            if time.monotonic() - last_save >= SAVE_EVERY:
+            if (began := time.monotonic()) - last_save >= pause:
                 psnr = _save(trainer, output, seconds + time.process_time() - cpu).psnr
                 last_save = time.monotonic()
+                pause = max(SAVE_EVERY, (last_save - began) / SAVING)
     except KeyboardInterrupt:
         _save(trainer, output, seconds + time.process_time() - cpu)
         raise

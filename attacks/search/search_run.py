@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -106,6 +106,9 @@ class SearchRun:
         if variables is None and self._is_left_out(stage, before):
             return before
         if variables is None:
+            if by_spans and scene.leading is not None and len(before.images):
+                own = [scene.leading.in_own_order(images) for images in before.images]
+                before = replace(before, images=torch.stack(own))
             variables = stage.varies.begin(scene, before)
         starts = [v.detach().clone() for v in variables]
         leaves = [v.detach().clone().requires_grad_() for v in variables]

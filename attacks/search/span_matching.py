@@ -4,6 +4,8 @@ import copy
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.per_example import Gradients
@@ -160,6 +162,23 @@ class SpanMatching:
         """Mean squared sine over the layers, of a batch `[N, C, H, W]`."""
         with torch.no_grad():
             return float(span_distance(self.evidence.reader, self.spans, images))
+
+    def in_own_order(self, images: Tensor) -> Tensor:
+        """A batch `[N, C, H, W]`, sorted as the maps that are known of each image are, if any.
+
+        Between stages images are brought in the order of the labels, which these do not have.
+        """
+        known = [span for span in self.spans if span.alone]
+        if not known:
+            return images
+        like = images.new_zeros(len(images), len(images))
+        with torch.no_grad():
+            uses = self.evidence.reader.inputs([span.name for span in known], images)
+            for span in known:
+                rows = span.rows(uses[span.name])[0]
+                like += span.basis[0].to(rows) @ F.normalize(rows, dim=1).T
+        own = linear_sum_assignment(-like.cpu().numpy())[1]
+        return images[torch.as_tensor(own, device=images.device)]
 
     def distance_to(self, dummy: Gradients) -> Tensor:
         """Always 0: spans compare layer inputs, not gradients."""

@@ -11,10 +11,14 @@ from torch import Tensor, nn
 import fedaudit
 from fedaudit.attacks.evidence.common_maps import common_maps, with_whole_maps
 from fedaudit.attacks.evidence.unmixed_maps import in_one_order, unmix
+from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.search.span_matching import SpanMatching
+from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.variables import Pixels, StageResult
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_common_maps import drawn, spans_of
-from test_span_mending import spans_in
+from test_span_mending import seen_in, spans_in
 
 
 def mixed(maps: Tensor) -> Tensor:
@@ -117,3 +121,24 @@ def test_a_search_begins_with_what_each_photo_has_by_itself() -> None:
     )
     assert rebuilt.iterations == 4 + 6 + 4 + 6 + 4 + 6
     assert torch.isfinite(rebuilt.images).all()
+
+
+def test_images_that_labels_sort_start_a_stage_as_their_known_maps_are_sorted() -> None:
+    """The default attack knows labels, and sorts by them after each stage; maps have no label."""
+    model, images = network(), drawn(3)
+    named = dict(model.named_parameters())
+    slopes = torch.autograd.grad(
+        F.cross_entropy(model(images), torch.arange(3)), list(named.values())
+    )
+    seen = seen_in(model, dict(zip(named, slopes, strict=True)), images)
+    run = gan_inversion()._begin(seen, torch.Generator().manual_seed(0), 0.0)
+    run.scene.spans = SpanMatching(run.scene.evidence)
+    whole = run.scene.spans.whole
+    assert whole is not None
+    stage = Stage(varies=Pixels(start="previous"), steps=0, lr=0.1, match="whole")
+    for shift in range(3):
+        before = StageResult(images.roll(shift, 0)[None])
+        ended = run._stage(0, stage, before, None, {})
+        own = torch.cat([variable.detach() for variable in ended.variables])
+        assert whole.distance(own) < 1e-5
+        torch.testing.assert_close(run.images[0], images)  # by their labels

@@ -5,6 +5,9 @@ embedding of place p is δ_p itself, and that of W is Σ_p δ_p x_pᵀ: a linear
 x_p, in milliseconds (Lu et al., CVPR 2022, "APRIL", solve for them through the attention instead).
 """
 
+import math
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,22 +29,31 @@ def photo_by_position(reading: Reading) -> Tensor | None:
     """
     if reading.count != 1 or reading.private:
         return None
-    for name, layer in reading.model.named_modules():
-        gradient = reading.target.get(f"{name}.weight")
-        if gradient is None or not isinstance(layer, nn.Conv2d) or layer.groups > 1:
-            continue
-        if layer.kernel_size != layer.stride or any(layer._reversed_padding_repeated_twice):
-            continue
-        rows, columns = (n // k for n, k in zip(reading.shape[1:], layer.kernel_size, strict=True))
-        patches = _solve(reading, gradient.flatten(1).double(), rows * columns)
-        if patches is None:
-            continue
-        size = (rows * layer.kernel_size[0], columns * layer.kernel_size[1])
-        if size != reading.shape[1:]:
-            continue  # the last rows enter no patch
-        inputs = F.fold(patches.T[None], size, layer.kernel_size, stride=layer.stride)
-        return _pixels(reading, layer, inputs)
+    for name, layer in patch_layers(reading):
+        patches = _solve(reading, reading.target[name].flatten(1).double(), places(reading, layer))
+        if patches is not None:
+            return pixels(reading, layer, patches[None])
     return None
+
+
+def patch_layers(reading: Reading) -> Iterator[tuple[str, nn.Conv2d]]:
+    """Convolutions that cut the whole image into patches, whose weight's gradient was sent."""
+    for name, layer in reading.model.named_modules():
+        if f"{name}.weight" not in reading.target or not isinstance(layer, nn.Conv2d):
+            continue
+        if layer.groups > 1 or layer.kernel_size != layer.stride:
+            continue
+        if any(layer._reversed_padding_repeated_twice):
+            continue
+        # Of other sizes, the last rows enter no patch.
+        if not any(n % k for n, k in zip(reading.shape[1:], layer.kernel_size, strict=True)):
+            yield f"{name}.weight", layer
+
+
+def places(reading: Reading, layer: nn.Conv2d) -> int:
+    """How many patches an image has."""
+    sides = zip(reading.shape[1:], layer.kernel_size, strict=True)
+    return math.prod(n // k for n, k in sides)
 
 
 def _solve(reading: Reading, gradient: Tensor, places: int) -> Tensor | None:
@@ -65,8 +77,24 @@ def _solve(reading: Reading, gradient: Tensor, places: int) -> Tensor | None:
     return best
 
 
-def _pixels(reading: Reading, layer: nn.Module, inputs: Tensor) -> Tensor | None:
-    """The image `[1, C, H, W]` that sends `inputs` to the layer, by the channels' scale."""
+def pixels(reading: Reading, layer: nn.Conv2d, patches: Tensor) -> Tensor | None:
+    """The images `[n, C, H, W]` whose patches `[n, P, F]` enter the layer.
+
+    None where what comes before the layer is not a scale and an offset of each channel.
+    """
+    scale = channel_scale(reading, layer)
+    if scale is None:
+        return None
+    inputs = F.fold(patches.mT, reading.shape[1:], layer.kernel_size, stride=layer.stride)
+    zero, one = scale
+    return ((inputs - zero) / (one - zero)).clamp(0, 1).to(reading.like)
+
+
+def channel_scale(reading: Reading, layer: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """What enters the layer of a black and of a white image, `[1, C, H, W]` each.
+
+    None where what comes before the layer is not a scale and an offset of each channel.
+    """
     heard: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, args: heard.append(args[0].detach()))
     generator = torch.Generator().manual_seed(0)
@@ -80,4 +108,4 @@ def _pixels(reading: Reading, layer: nn.Module, inputs: Tensor) -> Tensor | None
     zero, one, response = heard
     if zero.shape != noise.shape or ((one - zero) * noise + zero - response).abs().max() > LINEAR:
         return None
-    return ((inputs - zero) / (one - zero)).clamp(0, 1).to(reading.like)
+    return zero, one

@@ -17,7 +17,7 @@ from fedaudit.attacks.adaptive.defense_adaptation import Attacker
 from fedaudit.attacks.adaptive.mixture_arithmetic import Coefficients
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.evidence.labels.of_images import labels_of_images
-from fedaudit.attacks.evidence.position_embedding import photo_by_position
+from fedaudit.attacks.evidence.token_placing import exact_photos
 from fedaudit.attacks.evidence.unshared_layers import guess_local_layers, learn_local_layers
 from fedaudit.attacks.gathering.gather import Evidence, gather, gather_inputs
 from fedaudit.attacks.generators.face_generator import FaceGenerator
@@ -314,7 +314,7 @@ class MatchingAttack:
                 replace(one, priors=(*one.priors, colors)) if one.match in BY_SPANS else one
                 for one in stages
             )
-        exact = photo_by_position(evidence) if leading is not None else None
+        exact = exact_photos(evidence, seed) if leading is not None else None
         if exact is not None and leading is not None and leading.distance(exact) > EXPLAINED:
             exact = None
         if isinstance(matching, Matching) and evidence.photos.transforms and dummy is None:

@@ -62,7 +62,7 @@ class SearchRun:
         """All stages, in order; none where closed forms say it all."""
         if self.exact is not None:
             known = self.exact
-            self._offer([one[None] for one in known], lambda images: images)
+            self._offer([one[None] for one in known], lambda images: images, self.scene.spans)
             self.trace.add(float(self.best.min()))
             return
         result = StageResult(self.images)

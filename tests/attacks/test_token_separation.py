@@ -1,0 +1,96 @@
+"""A batch of photos out of a vision transformer's update, in closed form."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+import fedaudit
+from fedaudit.attacks.evidence.feed_forward import first_feed_forward
+from fedaudit.attacks.evidence.token_placing import photos_by_tokens
+from fedaudit.attacks.evidence.token_separation import separate_tokens
+
+SIZE = 24
+
+
+def transformer() -> nn.Module:
+    """torchvision's, small, 10 tokens an image, with a head that sends something back."""
+    torch.manual_seed(0)
+    network: nn.Module = torchvision.models.VisionTransformer(SIZE, 8, 2, 4, 64, 256, num_classes=7)
+    nn.init.normal_(network.get_parameter("heads.head.weight"), std=0.1)
+    return network.eval()
+
+
+def drawn(count: int) -> Tensor:
+    """Smooth images, each of other colors."""
+    noise = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+    return F.interpolate(noise, (SIZE, SIZE), mode="bicubic", align_corners=True).clamp(0, 1)
+
+
+def sent(model: nn.Module, photos: Tensor) -> dict[str, Tensor]:
+    """A client's gradient."""
+    loss = F.cross_entropy(model(photos), torch.arange(len(photos)))
+    named = dict(model.named_parameters())
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+
+
+def reading(model: nn.Module, photos: Tensor, update: dict[str, Tensor]) -> Any:
+    """What the closed form is given of the update."""
+    return SimpleNamespace(
+        count=len(photos),
+        private=frozenset(),
+        model=model,
+        target=update,
+        shape=tuple(photos.shape[1:]),
+        like=photos,
+    )
+
+
+def test_every_token_is_found_by_itself() -> None:
+    model, photos = transformer(), drawn(3)
+    layers = first_feed_forward(reading(model, photos, sent(model, photos)))
+    assert layers is not None
+    entered: list[Tensor] = []
+    layers.inner.register_forward_pre_hook(lambda _, args: entered.append(args[0].detach()))
+    model(photos)
+    truth = entered[0].flatten(0, 1).double()
+    tokens = separate_tokens(layers, 3)
+    assert tokens is not None
+    nearest = torch.cdist(tokens, truth).min(1)
+    assert sorted(nearest.indices.tolist()) == list(range(30))
+    assert float(nearest.values.max()) < 0.01 * float(truth.norm(dim=1).mean())
+
+
+def test_a_batch_of_a_transformer_comes_out() -> None:
+    model, photos = transformer(), drawn(2)
+    rebuilt = fedaudit.attack(
+        model, sent(model, photos), "subspace_matching", images=2, image_shape=(3, SIZE, SIZE)
+    )
+    assert rebuilt.iterations == 1
+    assert rebuilt.labels.sort().values.tolist() == [0, 1]
+    assert torch.allclose(rebuilt.images[rebuilt.labels.argsort()], photos, atol=0.02)
+
+
+def test_no_gradient_of_the_places_is_needed() -> None:
+    model, photo = transformer(), drawn(1)
+    update = sent(model, photo)
+    del update["encoder.pos_embedding"]
+    found = photos_by_tokens(reading(model, photo, update))
+    assert found is not None
+    assert torch.allclose(found, photo, atol=0.02)
+
+
+def test_nothing_is_said_of_noise_and_of_too_many_photos() -> None:
+    model, photos = transformer(), drawn(7)
+    few, update = photos[:3], sent(model, photos[:3])
+    generator = torch.Generator().manual_seed(0)
+    noisy = {
+        name: value + value.std() * torch.randn(value.shape, generator=generator)
+        for name, value in update.items()
+        if value.dim() > 1
+    }
+    assert photos_by_tokens(reading(model, few, noisy)) is None
+    assert photos_by_tokens(reading(model, photos, sent(model, photos))) is None

@@ -37,7 +37,7 @@ time, and only where the face then has too few pixels the photo is read whole.""
 
 FINER = 1.5
 """Times the pixels along a side that the detector looks at: of more, blocks are averaged first. It
-saves a fifth of the search and moves points by 0.3 % of the face's width at most (59 faces in
+saves a fifth of the search and moves points by 0.3 % of the face's width at most (29 faces in
 scenes of `benchmarks/phone_photos.py`, of which it finds the same)."""
 
 Read = Callable[[Path, int], Image.Image]

@@ -49,6 +49,7 @@ class Line:
 LINES = (
     Line("mobilefacenet", 112, 1, {}),
     Line("vit_s", 112, 1, {}),
+    Line("vit_s", 112, 2, {}),
     Line("vit_s", 112, 4, {}),
     Line("iresnet18", 112, 1, {}),
     Line("torchvision:resnet18", 64, 1, {}),

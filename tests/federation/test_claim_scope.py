@@ -213,16 +213,9 @@ def test_noise_drowns_what_is_covered_in_a_chain(
     check_pair(federate, "fedavg", first, second)
 
 
-IN_TURN = [
-    (*pair, list(METHODS)[(number + shift) % len(METHODS)])
-    for number, pair in enumerate(PAIRS)
-    for shift in range(0, len(METHODS), 3)
-]
-"""Every pair under a third of the methods, every method with a third of the pairs."""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "second", "method"), IN_TURN)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_noise_drowns_what_is_covered_everywhere(
     federate: Federate, first: str, second: str, method: str
 ) -> None:

@@ -34,7 +34,7 @@ from fedaudit.study.study_file import study_from_mapping
 
 SEED = 20_261_126
 RAW = set(EVIL) - set(map(chr, range(32, 127)))
-FEW, MANY, STUDIES = 40, 150, 100
+FEW, MANY, STUDIES = 40, 300, 100
 READING = (
     ("compare", "RUN"),
     ("report", "RUN", "--evidence", "full"),

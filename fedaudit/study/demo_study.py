@@ -44,7 +44,7 @@ def study(quick: bool) -> Study:
         size=32,
         federation=with_keys(Federation(clients=3, rounds=ROUNDS), {"lr": 0.05}),
         utility=not quick,
-        utility_seeds=1,  # three take half of the demo's time; the page says how many there are
+        utility_seeds=1,  # three took a quarter of the demo's time; the page says "one training"
         release_context=CONTEXT,
         underpowered=quick,
         deployed=("none",),

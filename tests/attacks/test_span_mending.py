@@ -97,15 +97,20 @@ def test_color_varies_more_than_brightness() -> None:
     assert torch.equal(color_variation(gray[:, :1]), total_variation(gray[:, :1]))
 
 
+def sent(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """A client's gradient, of images that are all of class 0."""
+    loss = F.cross_entropy(model(images), torch.zeros(len(images), dtype=torch.long))
+    named = dict(model.named_parameters())
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+
+
 @pytest.mark.parametrize(("distance", "steps"), [(1e-4, 3), (5e-3, 6), (0.3, 3)])
 def test_what_is_nearly_right_or_all_wrong_is_not_mended(
     distance: float, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SpanMatching, "distance", lambda _self, _images: distance)
     model = network(normalized=False)
-    loss = F.cross_entropy(model(drawn(1)), torch.tensor([0]))
-    named = dict(model.named_parameters())
-    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    update = sent(model, drawn(1))
     rebuilt = fedaudit.attack(
         model,
         update,
@@ -149,9 +154,7 @@ def test_what_mending_leaves_wrong_is_searched_anew_from_a_coarse_grid(
     monkeypatch.setattr(Pixels, "begin", noted)
     monkeypatch.setattr(SpanMatching, "leaves_detail", False)  # as of networks with more layers
     model = network(normalized=False)
-    loss = F.cross_entropy(model(drawn(1)), torch.tensor([0]))
-    named = dict(model.named_parameters())
-    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    update = sent(model, drawn(1))
     settings = {"steps": 5, "polish": 0}
     fedaudit.attack(model, update, "subspace_matching", image_shape=(3, 16, 16), settings=settings)
     assert begun == starts
@@ -174,9 +177,7 @@ def test_one_photo_that_was_not_found_is_searched_from_other_noise(
 
     monkeypatch.setattr(Pixels, "begin", noted)
     model = network(normalized=False)
-    loss = F.cross_entropy(model(drawn(images)), torch.zeros(images, dtype=torch.long))
-    named = dict(model.named_parameters())
-    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    update = sent(model, drawn(images))
     rebuilt = fedaudit.attack(
         model,
         update,
@@ -247,9 +248,7 @@ def test_large_images_are_first_searched_on_coarse_grids_there() -> None:
 
 def test_a_coarse_grid_draws_no_fine_noise() -> None:
     model = network(normalized=True)
-    loss = F.cross_entropy(model(drawn(1)), torch.tensor([0]))
-    named = dict(model.named_parameters())
-    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    update = sent(model, drawn(1))
     stage = replace(span_stages(steps=4, mends=0)[0], varies=Pixels(start="normal", coarse=4))
     attack = MatchingAttack(stages=(replace(stage, fading=1.0),), match="spans")
     rebuilt = fedaudit.attack(model, update, attack, image_shape=(3, 16, 16))

@@ -3,6 +3,8 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import zip_longest
 
 import torch
 
@@ -40,6 +42,16 @@ class Split:
     def photos_of(self, client: int, person: str) -> tuple[int, ...]:
         """The person's photos that this client trains on."""
         return tuple(i for i in self.photos[client] if i in self.train[person])
+
+    @cached_property
+    def turns(self) -> tuple[tuple[int, ...], ...]:
+        """One tuple of photos a client: everybody's first in turn, then everybody's second, and so on."""
+        return tuple(map(self._take_turns, range(len(self.clients))))
+
+    def _take_turns(self, client: int) -> tuple[int, ...]:
+        photos = [self.photos_of(client, person) for person in self.clients[client]]
+        rounds = zip_longest(*photos)
+        return tuple(i for one_each in rounds for i in one_each if i is not None)
 
 
 def split(faces: FaceSet, federation: Federation) -> Split:
@@ -184,9 +196,7 @@ def target_photos(
     """
     total = total or count
     client = target % len(split.clients)
-    photos = [split.photos_of(client, person) for person in split.clients[client]]
-    depth = max(len(of_one) for of_one in photos)
-    mine = [of_one[k] for k in range(depth) for of_one in photos if k < len(of_one)]
+    mine = split.turns[client]
     if total > len(mine):
         demand = f"batch_size = {count}" if total == count else f"the defense's {total}"
         raise DataError(

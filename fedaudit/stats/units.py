@@ -17,6 +17,24 @@ def units(updates: Sequence[Collection[Hashable]]) -> list[int]:
     >>> units([{"ada"}, {"bob"}, {"ada", "cleo"}, {"dan"}])
     [0, 1, 0, 2]
     """
+    roots, _ = _merge(updates)
+    numbers = {r: n for n, r in enumerate(dict.fromkeys(roots))}
+    return [numbers[r] for r in roots]
+
+
+def unit_counts(updates: Sequence[Collection[Hashable]]) -> list[int]:
+    """How many units the first update is, the first two are, and so on; one pass over all.
+
+    The count falls where an update shares people with two units and makes one of them.
+
+    >>> unit_counts([{"ada"}, {"bob"}, {"ada", "bob"}, {"dan"}])
+    [1, 2, 1, 2]
+    """
+    return _merge(updates)[1]
+
+
+def _merge(updates: Sequence[Collection[Hashable]]) -> tuple[list[int], list[int]]:
+    """The earliest update of each one's unit, and the count of units after each update."""
     parent = list(range(len(updates)))
 
     def root(k: int) -> int:
@@ -25,10 +43,12 @@ def units(updates: Sequence[Collection[Hashable]]) -> list[int]:
         return k
 
     first: dict[Hashable, int] = {}
+    counts, count = [], 0
     for k, people in enumerate(updates):
+        count += 1
         for person in people:
             a, b = sorted((root(first.setdefault(person, k)), root(k)))
             parent[b] = a  # the earliest update stands for its unit
-    roots = [root(k) for k in range(len(updates))]
-    numbers = {r: n for n, r in enumerate(dict.fromkeys(roots))}
-    return [numbers[r] for r in roots]
+            count -= a != b
+        counts.append(count)
+    return [root(k) for k in range(len(updates))], counts

@@ -16,7 +16,7 @@ from fedaudit.files import asset_store
 from fedaudit.files.asset_table import ASSETS
 from fedaudit.scoring.identity import PAIRS_PER_FALSE_MATCH
 from fedaudit.stats.intervals import clopper_pearson, targets_needed
-from fedaudit.stats.units import units
+from fedaudit.stats.units import unit_counts
 
 SMALL = 16
 """Pixels: faces are read to be counted, not to be seen."""
@@ -90,7 +90,7 @@ def reach_of(faces: FaceSet, parts: Split, scenario: Scenario, *, together: bool
     for target in range(updates):
         mine = target_photos(parts, target, count)[1]
         people_of_targets.append(everybody if together else {faces.people[i] for i in mine})
-    sizes = [len(set(units(people_of_targets[:n]))) for n in range(1, len(people_of_targets) + 1)]
+    sizes = unit_counts(people_of_targets)
     most = max(sizes, default=1)
     now = sizes[min(scenario.targets, updates) - 1] if sizes else 1
     alone = all(len(people) == 1 for people in people_of_targets)

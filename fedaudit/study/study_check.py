@@ -12,9 +12,8 @@ from fedaudit.core.errors import (
     FedauditError,
     UnknownNameError,
     UsageError,
-    first_line,
 )
-from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.observation import LocalTraining
 from fedaudit.core.protocols import Defense, Method
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
 from fedaudit.core.threat_models import check_knowledge, threat_model
@@ -23,10 +22,8 @@ from fedaudit.defenses.chain import parts_of
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import Checks
 from fedaudit.federation.together import aggregator_of, photos_of, training_of
-from fedaudit.models.batch_norm import batch_norm_layers, values_per_channel
-from fedaudit.models.derivatives import check_differentiable
-from fedaudit.models.zoo import build as build_network
 from fedaudit.study.deciding_files import barred_assets, pretraining_sets
+from fedaudit.study.network_check import NetworkChecks
 from fedaudit.study.reach import check_targets, faces_to_count, reach_of
 
 SET_BY_STUDY = {
@@ -35,9 +32,6 @@ SET_BY_STUDY = {
     ("networks", "classes"): "nothing: the data set decides it",
 }
 """Settings that are not a plugin's to choose, and what to write instead."""
-
-TRIED_CLASSES = 7
-"""Classes of a network that is built for nothing but to see whether it can be."""
 _Build = Callable[[str, Choice, str], Any]
 """Kind, choice and place in the study → the plugin."""
 
@@ -59,7 +53,7 @@ def check_study(study: Study, *, file: str = "study") -> None:
     for label in study.deployed:
         if label not in labels:
             raise UnknownNameError("defense label", label, labels, where=f"{file}: deployed")
-    build = _builder()
+    build, networks = _builder(), NetworkChecks(study.size)
     _check_settings("data", study.data, f"{file}: data")
     with _at(file):
         require_fitting_judges(study, of_pictures=study.of_pictures)
@@ -69,8 +63,7 @@ def check_study(study: Study, *, file: str = "study") -> None:
         place = f"{file}: scenario {scenario.name!r}"
         _check_settings("networks", scenario.network, f"{place}: network")
         with _at(f"{place}: network"):
-            _check_network(scenario.network, study.size)
-            _check_single_images(scenario, study.size)
+            networks.check(scenario)
         _check_pretraining(study, scenario, place)
         method = _check_method(scenario, build, place)
         for choice in scenario.defenses:
@@ -170,25 +163,6 @@ def _check_method(scenario: Scenario, build: _Build, place: str) -> Method:
     return method
 
 
-def _check_single_images(scenario: Scenario, size: int) -> None:
-    """Refuse steps of one image where batch norm sees one value a channel of it."""
-    training = scenario.audited_training
-    if training.batch_norm == "eval" or min(training.batch_size, scenario.batch_size) > 1:
-        return
-    network = scenario.network
-    arguments = {**network.settings, "image_size": size, "classes": TRIED_CLASSES}
-    model = build_network(ModelSpec(network.name, arguments))
-    if not batch_norm_layers(model):
-        return
-    counts = values_per_channel(model, (3, size, size))
-    if layer := next((name for name, count in counts.items() if count == 1), None):
-        raise ConfigError(
-            f"batch norm {layer!r} in training mode cannot take one image, of which it sees one "
-            f"value a channel, and a step has batch_size = {training.batch_size}. Write "
-            'batch_norm = "eval", or batch_size = 2 or more.'
-        )
-
-
 def _check_pretraining(study: Study, scenario: Scenario, place: str) -> None:
     """Refuse to teach the network the photos on which it is audited."""
     for asks, public in pretraining_sets(study, scenario).items():
@@ -224,24 +198,6 @@ def _check_settings(kind: str, choice: Choice, place: str) -> None:
             )
     later = [option for of, option in SET_BY_STUDY if of == kind]
     if kind == "networks" and ":" in choice.name:
-        return  # of a stranger's network: `_check_network` builds it
+        return  # of a stranger's network: `NetworkChecks` builds it
     with _at(place):
         registry.check_settings(kind, choice.name, choice.settings, later=later)
-
-
-def _check_network(choice: Choice, size: int) -> None:
-    """Build a network that is not ours once, and try it on images of the study's size."""
-    if ":" not in choice.name:
-        return
-    arguments = {**choice.settings, "image_size": size, "classes": TRIED_CLASSES}
-    try:
-        network = build_network(ModelSpec(choice.name, arguments))
-    except FedauditError:
-        raise
-    except Exception as error:  # a stranger's factory raises whatever it likes
-        raise ConfigError(
-            f"{choice.name} cannot be built: {type(error).__name__}: {first_line(error)}. It is "
-            f"called with classes = {TRIED_CLASSES} and image_size = {size}, as far as it takes "
-            "them."
-        ) from error
-    check_differentiable(network, (3, size, size))

@@ -7,9 +7,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Literal
 
-from opacus.accountants import create_accountant
-from opacus.accountants.utils import get_noise_multiplier
-
 from fedaudit.core.errors import ConfigError
 from fedaudit.defenses.settings import require
 
@@ -43,6 +40,8 @@ def epsilon_of(spent: Spent, delta: float, accountant: Accountant) -> float:
     spent = tuple((noise, rate, steps) for noise, rate, steps in spent if steps)
     if not spent or any(noise == 0 for noise, *_ in spent):
         return float("inf") if spent else 0.0
+    from opacus.accountants import create_accountant  # noqa: PLC0415 - slow
+
     counter = create_accountant(accountant)
     counter.history = list(spent)
     with _quiet():
@@ -54,6 +53,8 @@ def noise_for(
     epsilon: float, delta: float, *, steps: int, sample_rate: float = 1.0, accountant: Accountant
 ) -> float:
     """Least noise that spends at most `epsilon`, to within 0.2 %; a `ConfigError` if none does."""
+    from opacus.accountants.utils import get_noise_multiplier  # noqa: PLC0415 - slow
+
     try:
         with _quiet():
             return float(

@@ -3,10 +3,9 @@
 import math
 import warnings
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
-from opacus import PrivacyEngine
-from opacus.validators import ModuleValidator
 from torch import Tensor
 
 from fedaudit.core.claims import Claim, Spending
@@ -20,6 +19,9 @@ from fedaudit.defenses.gradient_transforms import Noise, Replayed, clip
 from fedaudit.defenses.on_photos import PER_IMAGE
 from fedaudit.defenses.settings import public_settings, require
 from fedaudit.models.dp_compatible import dp_compatible_spec, list_changes
+
+if TYPE_CHECKING:
+    from opacus import PrivacyEngine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,7 @@ class DPSGD:
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Run the client's training under a PrivacyEngine."""
+        from opacus import PrivacyEngine  # noqa: PLC0415 - slow
 
         def private_step(task: ClientTask) -> ClientReturn:
             size, training = min(task.training.batch_size, len(task.images)), task.training
@@ -130,7 +133,9 @@ class DPSGD:
         noise = Noise(self.sigma() * self.max_grad_norm / count)
         return Replayed(each=(clip(self.max_grad_norm),), mean=(noise,))
 
-    def _private(self, engine: PrivacyEngine, loop: Loop, task: ClientTask, sigma: float) -> Loop:
+    def _private(self, engine: "PrivacyEngine", loop: Loop, task: ClientTask, sigma: float) -> Loop:
+        from opacus.validators import ModuleValidator  # noqa: PLC0415 - slow
+
         if problems := ModuleValidator.validate(loop.network, strict=False):
             raise ConfigError(
                 f"DP-SGD needs per-sample gradients, which this network does not allow: "

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.ops import nms
 
 from fedaudit.data.crop import in_rgb
 from fedaudit.files import asset_store
@@ -61,6 +60,8 @@ def find_faces(
     Raises:
         AssetError: The detector is neither cached nor fetchable.
     """
+    from torchvision.ops import nms  # noqa: PLC0415 - slow
+
     candidates = torch.cat([_candidates(photo, side, min_score) for side in sides])
     rows = candidates[nms(candidates[:, :4], candidates[:, 4], _OVERLAP)].tolist()
     faces = [

@@ -45,7 +45,7 @@ class Split:
 
     @cached_property
     def turns(self) -> tuple[tuple[int, ...], ...]:
-        """One tuple of photos a client: everybody's first in turn, then everybody's second, and so on."""
+        """One tuple of photos a client: everybody's first, then everybody's second, and so on."""
         return tuple(map(self._take_turns, range(len(self.clients))))
 
     def _take_turns(self, client: int) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torchvision.datasets import CelebA, LFWPeople
 
 from fedaudit.core.errors import DataError, first_line
 from fedaudit.data.crop import square, to_tensor
@@ -33,6 +32,8 @@ def lfw_people(
     Raises:
         DataError: The files are not there.
     """
+    from torchvision.datasets import LFWPeople  # noqa: PLC0415 - slow
+
     data: Any = _open(
         lambda: LFWPeople(root, split="10fold", image_set="funneled", download=download),
         Path(root) / "lfw-py",
@@ -66,6 +67,8 @@ def celeba(
     Raises:
         DataError: The files are not there.
     """
+    from torchvision.datasets import CelebA  # noqa: PLC0415 - slow
+
     data: Any = _open(
         lambda: CelebA(root, split="all", target_type="identity", download=download),
         Path(root) / "celeba",

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from torchvision.transforms.functional import gaussian_blur
 
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.source import FaceEmbedder
@@ -109,6 +108,8 @@ def _band(images: Tensor) -> Tensor:
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
+    from torchvision.transforms.functional import gaussian_blur  # noqa: PLC0415 - slow
+
     side = images.shape[-1]
     width_of_blur = sigma * side / SIDE
     width = min(2 * round(3 * width_of_blur) + 1, 2 * side - 1)  # what a mirrored edge gives

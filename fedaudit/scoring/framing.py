@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
-from torchvision.transforms.functional import to_pil_image
 
 from fedaudit.data.alignment import square_of
 from fedaudit.data.face_detector import find_faces
@@ -47,6 +46,8 @@ def locate(photos: Tensor) -> Frame:
     Raises:
         AssetError: The face detector is neither cached nor fetchable.
     """
+    from torchvision.transforms.functional import to_pil_image  # noqa: PLC0415 - slow
+
     step = max(1, len(photos) // PHOTOS)
     sample = photos[::step][:PHOTOS]
     squares = []

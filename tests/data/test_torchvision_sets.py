@@ -7,7 +7,6 @@ from PIL import Image
 
 from fedaudit.core.errors import DataError
 from fedaudit.core.registry import create
-from fedaudit.data import torchvision_sets
 from fedaudit.data.torchvision_sets import celeba, lfw_people
 
 
@@ -35,7 +34,7 @@ class _Lfw:
 
 
 def test_lfw_takes_the_most_photographed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision_sets, "LFWPeople", _Lfw)
+    monkeypatch.setattr("torchvision.datasets.LFWPeople", _Lfw)
     faces = lfw_people(root="data", size=32, people=5, photos=2)
     assert faces.people == ("Ann", "Ann", "Cy", "Cy")
     assert faces.sources[0] == "Ann/Ann_0001.jpg"
@@ -45,7 +44,7 @@ def test_lfw_takes_the_most_photographed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_nobody_with_two_photos(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision_sets, "LFWPeople", _Lfw)
+    monkeypatch.setattr("torchvision.datasets.LFWPeople", _Lfw)
     with pytest.raises(DataError, match="at least one person and two photos"):
         lfw_people(root="data", people=0)
 
@@ -56,7 +55,7 @@ class _CelebA(_Lfw):
 
 
 def test_celeba_names_people_by_identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision_sets, "CelebA", _CelebA)
+    monkeypatch.setattr("torchvision.datasets.CelebA", _CelebA)
     faces = celeba(root="data", size=16)
     assert faces.people == ("celeb7", "celeb7")
     assert faces.sources == ("1.jpg", "2.jpg")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
-from fedaudit.stats.units import units
+from fedaudit.stats.units import unit_counts, units
 
 
 def test_updates_that_share_a_person_are_one_unit() -> None:
@@ -23,3 +23,9 @@ def test_units_are_the_connected_components(updates: list[set[int]]) -> None:
     assert list(dict.fromkeys(found)) == list(range(count))  # numbered as they appear
     alike = np.equal.outer(found, found)
     assert (alike == np.equal.outer(labels, labels)).all()
+
+
+@given(st.lists(st.sets(st.integers(0, 9), min_size=1, max_size=3), max_size=12))
+def test_counts_are_those_of_every_beginning(updates: list[set[int]]) -> None:
+    beginnings = (updates[: n + 1] for n in range(len(updates)))
+    assert unit_counts(updates) == [len(set(units(some))) for some in beginnings]

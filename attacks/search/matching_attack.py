@@ -193,7 +193,8 @@ class MatchingAttack:
         evaluations, credit = [run.scene.evaluations], False
         if self.match == "spans" or (run.seen_by_spans and evidence.count > 1):
             labels, credit = labels_of_images(evidence, images), run.seen_by_spans
-            images = fit_colors(seen, run.scene.leading, images, labels, evaluations)
+            if run.exact is None:  # what closed forms give has its colors
+                images = fit_colors(seen, run.scene.leading, images, labels, evaluations)
         else:
             if matching.loss == "soft" and not matching.fixed:
                 labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
@@ -215,6 +216,7 @@ class MatchingAttack:
             adaptive=word,
             history=tuple(run.trace.history),
             restarts=self.restarts,
+            closed_form=run.exact is not None,
             unused=evidence.unused,
         )
 

@@ -70,6 +70,8 @@ def test_a_batch_of_a_transformer_comes_out() -> None:
         model, sent(model, photos), "subspace_matching", images=2, image_shape=(3, SIZE, SIZE)
     )
     assert rebuilt.iterations == 1
+    assert rebuilt.closed_form  # nothing is searched, nor are colors fitted to the gradient
+    assert rebuilt.gradient_evaluations <= 2
     assert rebuilt.labels.sort().values.tolist() == [0, 1]
     assert torch.allclose(rebuilt.images[rebuilt.labels.argsort()], photos, atol=0.02)
 

@@ -28,12 +28,12 @@ rounds = 1
 [[scenario]]
 name = "fresh"
 targets = 2
-attacks = [{name = "inverting_gradients", steps = 150}]
+attacks = [{name = "inverting_gradients", steps = 60}]
 [[scenario]]
 name = "trained"
 round = 2
 targets = 1
-attacks = [{name = "inverting_gradients", steps = 150}]
+attacks = [{name = "inverting_gradients", steps = 60}]
 """
 
 

@@ -157,14 +157,22 @@ def unscale(gradient: Tensor, weight: Tensor) -> Tensor:
 
 
 def upstream_of(
-    criterion: Callable[[Tensor, Tensor], Tensor], scores: Tensor, labels: Tensor
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    scores: Tensor,
+    labels: Tensor,
+    *,
+    differentiable: bool = False,
 ) -> Tensor:
     """Each image's slope of its own loss, `[n, K]`, at scores `[n, K]` under labels `[n]`.
 
     The labels are plain numbers to the criterion, which may look at them: margins by `one_hot` or
-    by index cannot be mapped over (`vmap`).
+    by index cannot be mapped over (`vmap`). Where `differentiable`, the slopes have slopes along
+    `scores`, which must ask for gradients.
     """
-    slopes: Tensor = torch.func.grad(lambda s: criterion(s, labels) * len(labels))(scores)
+    with torch.enable_grad():
+        at = scores if differentiable else scores.detach().requires_grad_()
+        loss = criterion(at, labels) * len(labels)
+        (slopes,) = torch.autograd.grad(loss, at, create_graph=differentiable)
     return slopes
 
 

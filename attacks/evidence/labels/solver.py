@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import jvp, vmap
 
 from fedaudit.attacks.evidence.labels.head_gradient import upstream_of
 from fedaudit.attacks.evidence.labels.leading_svd import leading_svd
@@ -104,20 +103,34 @@ class HeadEquation:
         """JᵀJ `[n, r, r]` and Jᵀ·out `[n, r]` of `outside`, a few of the n at a time."""
         count, rank = coordinates.shape
         square, slope = out.new_empty(count, rank, rank), out.new_empty(count, rank)
-        directions = torch.eye(rank).to(out)
         for rows in torch.arange(count).split(max(1, MEMORY // (out.shape[1] * rank))):  # type: ignore[no-untyped-call]
-            here, which = coordinates[rows], labels[rows]
-
-            def pushed(one: Tensor, here: Tensor = here, which: Tensor = which) -> Tensor:
-                products: Tensor = jvp(
-                    lambda x: self.outside(x, which), (here,), (one.expand_as(here),)
-                )[1]
-                return products
-
-            J = vmap(pushed)(directions).permute(1, 2, 0)
-            square[rows] = J.mT @ J
-            slope[rows] = (J.mT @ out[rows, :, None])[:, :, 0]
+            J = self._slopes(coordinates[rows], labels[rows])
+            square[rows] = J @ J.mT
+            slope[rows] = (J @ out[rows, :, None])[:, :, 0]
         return square, slope
+
+    def _slopes(self, coordinates: Tensor, labels: Tensor) -> Tensor:
+        """The slopes of `outside` along each coordinate, `[n, r, K]`.
+
+        Those of e along the scores are second slopes of a loss, and so symmetric: one backward
+        pass through e gives what a forward pass would.
+        """
+        length = coordinates.norm(dim=1, keepdim=True)
+        places = coordinates / length if self.unit else coordinates
+        moved = torch.eye(places.shape[1]).to(places).expand(len(places), -1, -1)
+        if self.unit:
+            moved = (moved - places[:, :, None] * places[:, None]) / length[:, :, None]
+        scores = (places @ self.weight.T + self.bias).requires_grad_()
+        e = upstream_of(self.criterion, scores, labels, differentiable=True)
+        (slopes,) = torch.autograd.grad(
+            e, scores, (moved @ self.weight.T).transpose(0, 1), is_grads_batched=True
+        )
+        e, slopes = e.detach(), slopes.transpose(0, 1)
+        size = e.norm(dim=1)[:, None, None] + 1e-30
+        unit = e[:, None] / size
+        slopes = (slopes - unit * (slopes * unit).sum(2, keepdim=True)) / size
+        outside: Tensor = slopes - (slopes @ self.columns) @ self.columns.T
+        return outside
 
     def solve(
         self, starts: Tensor, labels: Tensor, steps: int = 30, work: float = math.inf

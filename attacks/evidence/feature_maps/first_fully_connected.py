@@ -144,7 +144,8 @@ def _complete(gradient: Tensor, mask: Tensor, count: int) -> tuple[Tensor, Tenso
 
 def _fit(gradient: Tensor, mask: Tensor, other: Tensor) -> Tensor:
     """`[R, N]`: each row's factors, by least squares over the entries of it that were sent."""
-    gram = torch.einsum("rf,fa,fb->rab", mask, other, other)
+    products = other[:, :, None] * other[:, None]
+    gram = torch.tensordot(mask, products, 1)
     ridge = 1e-9 * gram.diagonal(dim1=1, dim2=2).mean() * torch.eye(other.shape[1]).to(gram)
     factors: Tensor = torch.linalg.solve(gram + ridge, (gradient @ other)[..., None])[..., 0]
     return factors

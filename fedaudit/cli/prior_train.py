@@ -11,6 +11,7 @@ from fedaudit.cli.options import examples, output_file
 from fedaudit.cli.say import say
 
 if TYPE_CHECKING:
+    from fedaudit.models.stacked_generator import Architecture
     from fedaudit.priors.training_session import Progress
 
 MINUTES = 5.0
@@ -43,6 +44,13 @@ MINUTES = 5.0
     default="64",
     show_default=True,
     help="Pixels.",
+)
+@click.option(
+    "--architecture",
+    type=click.Choice(["style", "dcgan"]),
+    default="style",
+    show_default=True,
+    help="Of a fresh generator.",
 )
 @click.option(
     "--from",
@@ -83,6 +91,7 @@ def train(
     minutes: float | None,
     steps: int | None,
     size: str,
+    architecture: "Architecture",
     start: str,
     hold_out: float,
     apart: tuple[str, ...],
@@ -116,7 +125,7 @@ def train(
         with live(stderr(), "training", 1.0, quiet=quiet) as update:
             manifest = training_session.train(
                 photos,
-                Settings(size=int(size), start=start, seed=seed),
+                Settings(size=int(size), architecture=architecture, start=start, seed=seed),
                 output,
                 minutes=minutes,
                 steps=steps,

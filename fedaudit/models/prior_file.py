@@ -1,6 +1,6 @@
 """The file of a trained prior: a generator's weights and what they came from, in safetensors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,8 +15,13 @@ from fedaudit.core.errors import UsageError, first_line
 from fedaudit.files.atomic import write_atomically
 from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.foreign_settings import check_crop
+from fedaudit.models.stacked_generator import Architecture, StackedGenerator
+from fedaudit.models.style_generator import StyleGenerator
 
 SUFFIX = ".safetensors"
+ARCHITECTURES: Mapping[Architecture, type[StackedGenerator]] = {
+    kind.architecture: kind for kind in (FaceGan, StyleGenerator)
+}
 _KEY, _PHOTOS = "fedaudit_prior", "fedaudit_prior_photos"
 _LARGEST = 100_000
 
@@ -28,7 +33,8 @@ class Manifest(BaseModel):
 
     Attributes:
         version: Of the format.
-        widths, latent_dim, crop, mapped: Of the `FaceGan`.
+        architecture: Of the generator; files that are older than the choice say none: a DCGAN.
+        widths, latent_dim, crop, mapped: Of the generator (`StackedGenerator`).
         start: What its weights were before: "random", "face_gan" or a prior's file name.
         data: Name of the folder or the data set.
         photos: How many photos it was trained on.
@@ -44,6 +50,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     version: Literal[1] = 1
+    architecture: Architecture = "dcgan"
     widths: Annotated[tuple[Width, ...], Field(min_length=2, max_length=6)]
     latent_dim: Width
     crop: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)
@@ -73,12 +80,12 @@ class Manifest(BaseModel):
 class TrainedPrior:
     """A prior as read from its file."""
 
-    generator: FaceGan
+    generator: StackedGenerator
     manifest: Manifest
 
 
 def write_prior(
-    path: Path, generator: FaceGan, manifest: Manifest, photos: Sequence[str] = ()
+    path: Path, generator: StackedGenerator, manifest: Manifest, photos: Sequence[str] = ()
 ) -> None:
     """Write a prior, whole or not at all; a `StorageError` where the disk is full or locked.
 
@@ -109,7 +116,7 @@ def read_prior(path: Path) -> TrainedPrior:
                 raise _refusal(path, "it has no description of a prior in it")
             manifest = Manifest.model_validate_json(text)
             with torch.device("meta"):  # shapes are compared before any memory is taken
-                generator = FaceGan(
+                generator = ARCHITECTURES[manifest.architecture](
                     manifest.widths, manifest.latent_dim, manifest.crop, manifest.mapped
                 )
             layout = generator.state_dict()

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.generators.face_generator import crop_images
 from fedaudit.core.errors import UsageError
-from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.generator import load_generator
 from fedaudit.models.prior_file import Manifest
+from fedaudit.models.stacked_generator import Architecture, StackedGenerator
 from fedaudit.priors.networks import (
     Encoder,
     copy_generator,
@@ -37,6 +37,7 @@ class Settings:
 
     Args:
         size: Side of the images in pixels: 32, 64 or 112.
+        architecture: "style" or "dcgan"; a start brings its own.
         start: "random", "face_gan", or the path of an earlier prior: its weights are the start.
         latent_dim: Width of the latent vector; a start brings its own.
         batch: Photos a step.
@@ -47,6 +48,7 @@ class Settings:
     """
 
     size: int = 64
+    architecture: Architecture = "style"
     start: str = "random"
     latent_dim: int = 100
     batch: int = 16
@@ -65,7 +67,7 @@ class Trainer:
 
     A variational autoencoder (Kingma and Welling, ICLR 2014) on three scales of absolute
     differences: unlike a GAN's game it does not collapse, and each of its minutes improves it. What
-    is kept is the running average of the decoder, a `FaceGan` whose latents are standard normal:
+    is kept is the running average of the decoder, a generator whose latents are standard normal:
     a linear map makes of them the normal distribution that fits the encoded photos (Ghosh et al.,
     ICLR 2020).
 
@@ -117,7 +119,7 @@ class Trainer:
         return error
 
     @property
-    def kept(self) -> FaceGan:
+    def kept(self) -> StackedGenerator:
         """The generator as it is written, on the CPU.
 
         A start's latents are standard normal already; else they are mapped.
@@ -150,6 +152,7 @@ class Trainer:
     def manifest(self, seconds: float) -> Manifest:
         """The manifest of the generator as it is, after so many CPU seconds."""
         return Manifest(
+            architecture=self.average.architecture,
             widths=self.average.widths,
             latent_dim=self.average.latent_dim,
             crop=self.average.crop,
@@ -203,7 +206,7 @@ class Trainer:
     def _modules(self) -> dict[str, nn.Module]:
         return {"decoder": self.decoder, "average": self.average, "encoder": self.encoder}
 
-    def _draw(self, generator: FaceGan, z: Tensor) -> Tensor:
+    def _draw(self, generator: StackedGenerator, z: Tensor) -> Tensor:
         side = self.settings.size
         images = crop_images(generator(z), generator.crop)
         if images.shape[-1] == side:
@@ -256,11 +259,11 @@ def difference(a: Tensor, b: Tensor) -> Tensor:
     return total / _SCALES
 
 
-def _start(settings: Settings) -> FaceGan:
+def _start(settings: Settings) -> StackedGenerator:
     if settings.start == "random":
-        return fresh_generator(settings.size, settings.latent_dim)
+        return fresh_generator(settings.size, settings.latent_dim, settings.architecture)
     generator = load_generator(settings.start)
-    if not isinstance(generator, FaceGan):
+    if not isinstance(generator, StackedGenerator):
         raise UsageError(
             f"a prior cannot start from {settings.start!r}: choose face_gan, or a file that "
             "fedaudit prior train wrote."

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.core.errors import UsageError
-from fedaudit.models.face_gan import FaceGan
+from fedaudit.models.prior_file import ARCHITECTURES
+from fedaudit.models.stacked_generator import Architecture, StackedGenerator
 
 SIZES = {32: (256, 128, 64), 64: (256, 128, 64, 32), 112: (256, 128, 64, 32, 16)}
 """Side of the images → channels between the generator's stages, which draw 4 · 2ⁿ pixels: 128 for
@@ -39,38 +40,41 @@ class Encoder(nn.Module):
         return mean, logvar.clamp(-8, 2)
 
 
-def fresh_generator(side: int, latent_dim: int) -> FaceGan:
+def fresh_generator(side: int, latent_dim: int, architecture: Architecture) -> StackedGenerator:
     """A generator with random weights from torch's global state; fork it before."""
     if side not in SIZES:
         raise UsageError(f"a prior of {side} pixels: choose {' or '.join(map(str, SIZES))}.")
-    generator = FaceGan(SIZES[side], latent_dim, crop=(0.0, 1.0, 0.0, 1.0))
+    generator = ARCHITECTURES[architecture](SIZES[side], latent_dim, (0.0, 1.0, 0.0, 1.0), False)
     for module in generator.modules():
         if isinstance(module, nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, _SPREAD)  # as Radford et al. (2016) do
     return generator
 
 
-def copy_generator(generator: FaceGan) -> FaceGan:
+def copy_generator(generator: StackedGenerator) -> StackedGenerator:
     """A trainable copy of a generator."""
     with torch.device("meta"):  # first weights would be drawn from torch's global state
-        mapped = generator.mapping is not None
-        copy = FaceGan(generator.widths, generator.latent_dim, generator.crop, mapped)
+        copy = _alike(generator, mapped=generator.mapping is not None)
     weights = {name: value.detach().clone() for name, value in generator.state_dict().items()}
     copy.load_state_dict(weights, assign=True)
     return copy
 
 
-def with_mapping(generator: FaceGan, mean: Tensor, covariance: Tensor) -> FaceGan:
+def with_mapping(generator: StackedGenerator, mean: Tensor, covariance: Tensor) -> StackedGenerator:
     """A copy whose standard normal latents become those of this mean `[D]` and covariance `[D, D]`.
 
     After Ghosh et al. (ICLR 2020): what an encoder makes of photos is no standard normal, and
     latents drawn from one that fits give better faces, for nothing.
     """
-    copy = FaceGan(generator.widths, generator.latent_dim, generator.crop, mapped=True)
+    copy = _alike(generator, mapped=True)
     factor = torch.linalg.cholesky(covariance.double()).to(mean)
     weights = generator.state_dict() | {"mapping.weight": factor, "mapping.bias": mean}
     copy.load_state_dict({name: value.detach().clone() for name, value in weights.items()})
     return copy.eval().requires_grad_(False)
+
+
+def _alike(generator: StackedGenerator, *, mapped: bool) -> StackedGenerator:
+    return type(generator)(generator.widths, generator.latent_dim, generator.crop, mapped)
 
 
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:

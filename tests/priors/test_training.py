@@ -12,6 +12,7 @@ from fedaudit.core.errors import UsageError
 from fedaudit.data.face_set import FaceSet
 from fedaudit.models.generator import StagedGenerator, load_generator
 from fedaudit.models.prior_file import read_prior
+from fedaudit.models.stacked_generator import Architecture
 from fedaudit.priors import training_session
 from fedaudit.priors.autoencoder import Settings, Trainer, difference
 from fedaudit.priors.face_grids import grid
@@ -30,6 +31,26 @@ def photos(faces: FaceSet) -> Photos:
 
 def weights(path: Path) -> dict[str, Tensor]:
     return dict(read_prior(path).generator.state_dict())
+
+
+@pytest.mark.parametrize("architecture", ["dcgan", "style"])
+def test_each_architecture_learns(photos: Photos, architecture: Architecture) -> None:
+    trainer = Trainer(photos, replace(QUICK, architecture=architecture))
+    untrained = trainer.judge()
+    errors = [trainer.advance() for _ in range(10)]
+    assert sum(errors[-3:]) < 0.9 * sum(errors[:3])
+    assert trainer.judge() > untrained + 0.5
+    assert trainer.manifest(0.0).architecture == trainer.kept.architecture == architecture
+
+
+def test_a_start_brings_its_architecture(photos: Photos, tmp_path: Path) -> None:
+    first = tmp_path / "first.safetensors"
+    train(photos, replace(QUICK, architecture="style"), first, steps=1)
+    again = replace(QUICK, architecture="dcgan", start=str(first))
+    second = tmp_path / "second.safetensors"
+    assert train(photos, again, second, steps=1).architecture == "style"
+    z = torch.zeros(1, QUICK.latent_dim)
+    assert torch.equal(load_generator(str(second))(z), load_generator(str(first))(z))  # warming up
 
 
 @pytest.mark.slow
@@ -224,7 +245,7 @@ def test_random_latents_become_those_of_photos(photos: Photos) -> None:
         mean, logvar = trainer.encoder(seen)
     assert torch.allclose(drawn.mean(0), mean.mean(0), atol=0.05)
     expected = torch.cov(mean.T) + logvar.exp().mean(0).diag()
-    assert torch.allclose(torch.cov(drawn.T), expected, atol=0.08)
+    assert torch.allclose(torch.cov(drawn.T), expected, atol=0.04 * float(expected.max()))
     inner = trainer.average.forward_from(0, drawn[:2])
     assert torch.allclose(kept(z[:2]), inner, atol=1e-6)
     assert torch.allclose(kept.forward_from(2, kept.features(z[:2], 2)), inner, atol=1e-6)

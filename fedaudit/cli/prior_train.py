@@ -47,10 +47,10 @@ MINUTES = 5.0
 )
 @click.option(
     "--architecture",
-    type=click.Choice(["style", "dcgan"]),
-    default="style",
+    type=click.Choice(["dcgan", "style"]),
+    default="dcgan",
     show_default=True,
-    help="Of a fresh generator.",
+    help="Of a fresh generator: style is a small StyleGAN2.",
 )
 @click.option(
     "--from",

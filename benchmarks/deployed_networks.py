@@ -5,6 +5,7 @@
     python benchmarks/deployed_networks.py --only iresnet18 --trained 60   # pre-trained, 60 steps
     python benchmarks/deployed_networks.py --only torchvision:resnet18 --training
     python benchmarks/deployed_networks.py --only --also timm:regnetx_002 torchvision:densenet121
+    python benchmarks/deployed_networks.py --only --also torchvision:swin_t --size 112 --batch 4
 
 Color photos of p09 and p10 of OpenPeople, on whom nothing was tuned; batch norm in evaluation mode,
 or as clients run it by default (`--training`); networks from `fedaudit list networks`, fresh, or
@@ -127,7 +128,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="*", default=[""], help="parts of networks' names")
-    parser.add_argument("--also", nargs="*", default=[], help="further networks, at 64 px")
+    parser.add_argument("--also", nargs="*", default=[], help="further networks")
+    parser.add_argument("--size", type=int, default=64, help="pixels a side, of further networks")
+    parser.add_argument("--batch", type=int, default=1, help="photos, of further networks")
     parser.add_argument("--targets", type=int, default=1, help="batches a seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--trained", type=int, default=0, help="steps of pre-training")
@@ -142,7 +145,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     judges: dict[int, Judge] = {}
     lines = [line for line in LINES if any(part in line.network for part in options.only)]
-    for line in (*lines, *(Line(network, 64, 1, {}) for network in options.also)):
+    further = [Line(network, options.size, options.batch, {}) for network in options.also]
+    for line in (*lines, *further):
         if line.size not in judges:
             judges[line.size] = Judge(openpeople(size=line.size))
         measure(line, judges[line.size], options)

@@ -76,6 +76,19 @@ def test_a_batch_of_a_transformer_comes_out() -> None:
     assert torch.allclose(rebuilt.images[rebuilt.labels.argsort()], photos, atol=0.02)
 
 
+def test_photos_on_the_same_white_ground_come_out() -> None:
+    """Tokens of the same patch and place are alike but for the little that attention adds."""
+    model, photos = transformer(), drawn(2)
+    photos[:, :, :8, :8] = 1.0
+    first = model.get_submodule("encoder.layers.encoder_layer_0.self_attention")
+    first.get_parameter("out_proj.weight").data *= 0.1
+    found = photos_by_tokens(reading(model, photos, sent(model, photos)))
+    assert found is not None
+    apart = (found[:, None] - photos).abs().amax((2, 3, 4))
+    assert apart.min(1).values.max() < 0.02
+    assert sorted(apart.argmin(1).tolist()) == [0, 1]
+
+
 def test_no_gradient_of_the_places_is_needed() -> None:
     model, photo = transformer(), drawn(1)
     update = sent(model, photo)

@@ -30,14 +30,14 @@ from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
 from fedaudit.attacks.search.map_matching import goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.open_contrast import with_usual_contrast
-from fedaudit.attacks.search.search_run import SearchRun
+from fedaudit.attacks.search.search_run import SearchRun, steps_of
 from fedaudit.attacks.search.span_matching import (
     EXPLAINED,
     SpanMatching,
     is_left_to_spans,
     lead_of_spans,
 )
-from fedaudit.attacks.search.span_schedules import opening, suited
+from fedaudit.attacks.search.span_schedules import STARTS, opening, suited
 from fedaudit.attacks.search.stage import BY_SPANS, Stage, adjust, from_gray
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, generic_faces
@@ -309,7 +309,9 @@ class MatchingAttack:
                 whole=leading.whole is not None,
                 drifted=leading.drifted,
                 single=evidence.count == 1,
+                averaged=self.restarts == 1,
             )
+            scene.restarts = STARTS if any(one.average for one in stages) else self.restarts
         if self.face_colors and coupled:
             colors = FaceColors(weight=self.face_colors)
             stages = tuple(
@@ -321,14 +323,7 @@ class MatchingAttack:
             exact = None
         if isinstance(matching, Matching) and evidence.photos.transforms and dummy is None:
             evidence.photos.choose(matching.distance_in_place, scene.generic_faces(GENERIC))
-        steps = sum(
-            stage.expected_steps(
-                scene.spans if scene.spans and stage.match in BY_SPANS else matching
-            )
-            for stage in stages
-            if evidence.smooth or not stage.smooth_only
-        )
-        trace = Trace(steps if exact is None else 1, progress, self.seconds)
+        trace = Trace(steps_of(stages, scene) if exact is None else 1, progress, self.seconds)
         penalty = partial(self._statistics, seen, scene)
         return SearchRun(scene, stages, trace, penalty, checkpoint, repr(self), start, exact)
 

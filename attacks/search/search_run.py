@@ -82,6 +82,8 @@ class SearchRun:
             state = {}
             if stage.keep and stage.keep < self.scene.restarts:
                 result = self._cull(result, stage.keep)
+            if stage.average and self.scene.restarts > 1:
+                result = self._average()
         if self.checkpoint:
             self.checkpoint.clear()
 
@@ -205,6 +207,19 @@ class SearchRun:
         variables = [v.detach()[rows] for v in result.variables]
         return StageResult(self.images, variables, result.varied)
 
+    def _average(self) -> StageResult:
+        """The mean of the restarts, each in the order of what is known of single images.
+
+        Where a search goes wrong is by chance: what restarts share is the images.
+        """
+        spans = self.scene.leading
+        own = [spans.in_own_order(one) if spans else one for one in self.images]
+        mean = torch.stack(own).mean(0)
+        self.scene.keep([0])
+        self.images, self.best = torch.empty(0), torch.full((1,), float("inf"))
+        self._offer([one[None] for one in mean], lambda images: images, self.scene.spans)
+        return StageResult(self.images)
+
     # --- resuming -------------------------------------------------------------------------------
 
     def _fingerprint(self) -> str:
@@ -255,3 +270,15 @@ class SearchRun:
         matching.evaluations, matching.scales = facts["evaluations"], tuple(facts["scales"])
         self.earlier_seconds = facts["seconds"]
         return facts["stage"], {k: v.to(like.device) for k, v in state.items()}
+
+
+def steps_of(stages: Sequence[Stage], scene: Scene) -> int:
+    """Steps that a search will count, if nothing stops it or is left out."""
+    total, restarts = 0, scene.restarts
+    for stage in stages:
+        if stage.smooth_only and not scene.evidence.smooth:
+            continue
+        spans = scene.spans if stage.match in BY_SPANS else None
+        total += stage.expected_steps(spans or scene.matching, restarts)
+        restarts = 1 if stage.average else min(stage.keep or restarts, restarts)
+    return total

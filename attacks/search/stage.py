@@ -55,11 +55,11 @@ def in_turn(optimizer: Optimizer, matching: Comparison) -> bool:
     return optimizer == "lbfgs" or not matching.mappable
 
 
-def expected_steps(plan: Plan, matching: Matching | SpanMatching) -> int:
+def expected_steps(plan: Plan, matching: Matching | SpanMatching, restarts: int) -> int:
     """Steps that a mover will count, if nothing stops it."""
     image_by_image = plan.optimizer == "gauss_newton" or (plan.rounds and matching.separable)
     images = matching.evidence.count if image_by_image else 1
-    return plan.steps * images * (matching.restarts if in_turn(plan.optimizer, matching) else 1)
+    return plan.steps * images * (restarts if in_turn(plan.optimizer, matching) else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +87,7 @@ class Stage:
         group: Agreement between restarts.
         patience: Stop when this many steps brought nothing; 0 never.
         keep: How many restarts go on to the next stage, best first; None keeps all.
+        average: The mean of all restarts goes on, alone.
         population: Candidates a generation of CMA-ES; None for its own rule.
         smooth_only: Leave the stage out on networks with non-smooth activations (ReLU,
             max-pooling).
@@ -110,6 +111,7 @@ class Stage:
     group: GroupConsistency | None = None
     patience: int = 0
     keep: int | None = None
+    average: bool = False
     population: int | None = None
     smooth_only: bool = False
     match: Literal["update", "maps", "spans", "whole"] = "update"
@@ -140,9 +142,9 @@ class Stage:
             penalty = penalty + prior(images)
         return penalty
 
-    def expected_steps(self, matching: Matching | SpanMatching) -> int:
+    def expected_steps(self, matching: Matching | SpanMatching, restarts: int) -> int:
         """Steps that its mover will count, if nothing stops it."""
-        return expected_steps(self._plan(None, 0), matching)
+        return expected_steps(self._plan(None, 0), matching, restarts)
 
     def mover(self, task: Task, seed: int) -> Mover:
         """What moves the variables of the task; `seed` as in `Plan`."""

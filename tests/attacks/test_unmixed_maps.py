@@ -12,6 +12,7 @@ import fedaudit
 from fedaudit.attacks.evidence.common_maps import common_maps, with_whole_maps
 from fedaudit.attacks.evidence.unmixed_maps import in_one_order, unmix
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Pixels, StageResult
@@ -119,7 +120,7 @@ def test_a_search_begins_with_what_each_photo_has_by_itself() -> None:
         image_shape=(3, 16, 16),
         settings={"steps": 4, "mends": 0},
     )
-    assert rebuilt.iterations == 4 + 6 + 4 + 6 + 4 + 6
+    assert rebuilt.iterations == 3 * (4 + 6) + 4 + 6 + 4 + 6  # three go on as their mean
     assert torch.isfinite(rebuilt.images).all()
 
 
@@ -142,3 +143,21 @@ def test_images_that_labels_sort_start_a_stage_as_their_known_maps_are_sorted() 
         own = torch.cat([variable.detach() for variable in ended.variables])
         assert whole.distance(own) < 1e-5
         torch.testing.assert_close(run.images[0], images)  # by their labels
+
+
+def test_the_mean_of_several_searches_is_of_the_same_photo_each() -> None:
+    """Labels sort each search by itself, and those of a search that is on its way are guesses."""
+    model, images = network(), drawn(3)
+    named = dict(model.named_parameters())
+    slopes = torch.autograd.grad(
+        F.cross_entropy(model(images), torch.arange(3)), list(named.values())
+    )
+    seen = seen_in(model, dict(zip(named, slopes, strict=True)), images)
+    run = subspace_matching()._begin(seen, torch.Generator().manual_seed(0), 0.0)
+    assert run.scene.restarts == 3
+    noise = 0.01 * torch.randn(3, *images.shape, generator=torch.Generator().manual_seed(2))
+    run.images = torch.stack([(images + noise[k]).roll(k, 0) for k in range(3)]).clamp(0, 1)
+    mean = run._average().images
+    assert run.scene.restarts == len(mean) == 1
+    shared = (images + noise).clamp(0, 1).mean(0)
+    assert min(float((mean[0] - shared.roll(k, 0)).abs().max()) for k in range(3)) < 1e-6

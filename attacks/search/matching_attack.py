@@ -32,7 +32,7 @@ from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.open_contrast import with_usual_contrast
 from fedaudit.attacks.search.search_run import SearchRun, steps_of
 from fedaudit.attacks.search.span_matching import (
-    EXPLAINED,
+    SEEN,
     SpanMatching,
     is_left_to_spans,
     lead_of_spans,
@@ -319,7 +319,7 @@ class MatchingAttack:
                 for one in stages
             )
         exact = exact_photos(evidence, seed) if leading is not None else None
-        if exact is not None and leading is not None and leading.distance(exact) > EXPLAINED:
+        if exact is not None and leading is not None and leading.distance(exact) > SEEN:
             exact = None
         if isinstance(matching, Matching) and evidence.photos.transforms and dummy is None:
             evidence.photos.choose(matching.distance_in_place, scene.generic_faces(GENERIC))

@@ -6,7 +6,7 @@ x_p, in milliseconds (Lu et al., CVPR 2022, "APRIL", solve for them through the 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,8 @@ def photo_by_position(reading: Reading) -> Tensor | None:
     if reading.count != 1 or reading.private:
         return None
     for name, layer in patch_layers(reading):
-        patches = _solve(reading, reading.target[name].flatten(1).double(), places(reading, layer))
+        gradient = reading.target[name].flatten(1).double()
+        patches = _solve(reading, gradient, places(reading.shape[1:], layer))
         if patches is not None:
             return pixels(reading, layer, patches[None])
     return None
@@ -50,9 +51,9 @@ def patch_layers(reading: Reading) -> Iterator[tuple[str, nn.Conv2d]]:
             yield f"{name}.weight", layer
 
 
-def places(reading: Reading, layer: nn.Conv2d) -> int:
-    """How many patches an image has."""
-    sides = zip(reading.shape[1:], layer.kernel_size, strict=True)
+def places(size: Sequence[int], layer: nn.Conv2d) -> int:
+    """How many patches the layer cuts an image of this height and width into."""
+    sides = zip(size, layer.kernel_size, strict=True)
     return math.prod(n // k for n, k in sides)
 
 

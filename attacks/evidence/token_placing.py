@@ -82,9 +82,7 @@ class _Front:
     @property
     def places(self) -> int:
         """P, how many patches an image has."""
-        sides = zip(self.zero.shape[2:], self.patch.kernel_size, strict=True)
-        rows, columns = (n // k for n, k in sides)
-        return rows * columns
+        return places(self.zero.shape[2:], self.patch)
 
     def run(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens `[n, T, D]` before the layer norm, of patches `[n, P, F]`, and their contexts."""
@@ -198,7 +196,7 @@ def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:
 
 def _front_of(reading: Reading, name: str, patch: nn.Conv2d, layers: FeedForward) -> _Front | None:
     scale = channel_scale(reading, patch)
-    rank = reading.count * places(reading, patch)
+    rank = reading.count * places(reading.shape[1:], patch)
     matrix = reading.target[name].detach().flatten(1).double().cpu()
     if scale is None or rank + 2 >= min(matrix.shape):
         return None

@@ -68,8 +68,7 @@ def test_inverting_gradients_on_lenet_is_where_its_peers_are(intercept: Intercep
 
 
 @pytest.mark.slow
-def test_dlg_on_lenet_is_strong_and_fragile(intercept: Intercept) -> None:
-    """The public code: 42.7, 24.9 and 5.1 dB on three seeds."""
+def test_dlg_on_lenet_is_strong_from_some_starts(intercept: Intercept) -> None:
+    """The public code: 42.7, 24.9 and 5.1 dB on three seeds; so up to four are tried."""
     captured = intercept(network="lenet")
-    found = [reached(dlg(variant="published"), captured, seed) for seed in range(4)]
-    assert max(found) > 40
+    assert any(reached(dlg(variant="published"), captured, seed) > 40 for seed in range(4))

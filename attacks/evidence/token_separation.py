@@ -16,7 +16,7 @@ last token is left alone. Tensors are decomposed like that, one component after 
 (Anandkumar et al., JMLR 2014): φ's curvature makes the gradients one of third order.
 
 Where photos are alike at a place (a plain background), two tokens may differ by less than float32
-tells, and come out as one. Two upstream gradients arrive there, where one arrives at all others:
+tells, and come out as one. Two upstream gradients belong to it, where others have one:
 that tells which to take twice.
 """
 
@@ -165,22 +165,22 @@ class _Functionals:
 
     def __call__(self, c: Tensor) -> Tensor:
         """The functional `[R]` of the token `c`, `[R]`."""
-        possible, inside = self._arriving(c)
+        possible, inside = self._possible_upstream(c)
         _, vectors = torch.linalg.eigh(possible.T @ possible - inside.T @ inside)
         functional: Tensor = inside @ vectors[:, 0] / self.sizes
         return functional / (functional @ c)
 
     def second(self, c: Tensor) -> float:
-        """How far a second upstream gradient is from arriving at `c`: squared sine."""
-        possible, inside = self._arriving(c)
+        """Squared sine between W₁'s gradient and a second upstream gradient at the token `c`."""
+        possible, inside = self._possible_upstream(c)
         length = possible.T @ possible
         length.diagonal().add_(1e-14 * length.diagonal().mean())  # positive in spite of rounding
         factor = torch.linalg.cholesky(length)
         part = torch.linalg.solve_triangular(factor, inside.T, upper=False)
         return 1 - float(torch.linalg.eigvalsh(part @ part.T)[-2])
 
-    def _arriving(self, c: Tensor) -> tuple[Tensor, Tensor]:
-        """What would arrive at W₁, `[H, R]`, and what of it W₁'s gradient has, `[R, R]`."""
+    def _possible_upstream(self, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Upstream gradients that a token `c` can have, `[H, R]`; what of them W₁ has, `[R, R]`."""
         arrived = c @ self.tokens.response + self.tokens.bias
         possible = _slopes(self.tokens.activation, arrived)[:, None] * self.upstream
         return possible, self.columns.T @ possible

@@ -19,7 +19,7 @@ from fedaudit.attacks.search.variables import Pixels, StageResult
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_common_maps import drawn, spans_of
-from test_span_mending import seen_in, spans_in
+from test_span_mending import seen_in, sent, spans_in
 
 
 def mixed(maps: Tensor) -> Tensor:
@@ -148,11 +148,7 @@ def test_images_that_labels_sort_start_a_stage_as_their_known_maps_are_sorted() 
 def test_the_mean_of_several_searches_is_of_the_same_photo_each() -> None:
     """Labels sort each search by itself, and those of a search that is on its way are guesses."""
     model, images = network(), drawn(3)
-    named = dict(model.named_parameters())
-    slopes = torch.autograd.grad(
-        F.cross_entropy(model(images), torch.arange(3)), list(named.values())
-    )
-    seen = seen_in(model, dict(zip(named, slopes, strict=True)), images)
+    seen = seen_in(model, sent(model, images), images)
     run = subspace_matching()._begin(seen, torch.Generator().manual_seed(0), 0.0)
     assert run.scene.restarts == 3
     noise = 0.01 * torch.randn(3, *images.shape, generator=torch.Generator().manual_seed(2))

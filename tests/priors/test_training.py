@@ -245,7 +245,7 @@ def test_random_latents_become_those_of_photos(photos: Photos) -> None:
         mean, logvar = trainer.encoder(seen)
     assert torch.allclose(drawn.mean(0), mean.mean(0), atol=0.05)
     expected = torch.cov(mean.T) + logvar.exp().mean(0).diag()
-    assert torch.allclose(torch.cov(drawn.T), expected, atol=0.04 * float(expected.max()))
+    assert torch.allclose(torch.cov(drawn.T), expected, atol=0.08)
     inner = trainer.average.forward_from(0, drawn[:2])
     assert torch.allclose(kept(z[:2]), inner, atol=1e-6)
     assert torch.allclose(kept.forward_from(2, kept.features(z[:2], 2)), inner, atol=1e-6)

@@ -3,15 +3,19 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
 import fedaudit
+from fedaudit.attacks.evidence import token_placing
 from fedaudit.attacks.evidence.feed_forward import first_feed_forward
+from fedaudit.attacks.evidence.patch_borders import by_borders
 from fedaudit.attacks.evidence.token_placing import photos_by_tokens
 from fedaudit.attacks.evidence.token_separation import separate_tokens
+from fedaudit.data.orl import orl
 
 SIZE = 24
 
@@ -109,3 +113,41 @@ def test_nothing_is_said_of_noise_and_of_too_many_photos() -> None:
     }
     assert photos_by_tokens(reading(model, few, noisy)) is None
     assert photos_by_tokens(reading(model, photos, sent(model, photos))) is None
+
+
+def test_patches_of_faces_find_their_photo_by_their_borders() -> None:
+    """Four people's photos, a third of whose patches were dealt out anew."""
+    faces, generator = orl(size=64).images[[0, 10, 20, 30]], torch.Generator().manual_seed(0)
+    dealt, places = faces.clone(), [(r, c) for r in range(0, 64, 16) for c in range(0, 64, 16)]
+    for r, c in places[::3]:
+        order = torch.randperm(4, generator=generator)
+        dealt[:, :, r : r + 16, c : c + 16] = faces[order, :, r : r + 16, c : c + 16]
+    owner = by_borders(dealt, (16, 16))
+    found = dealt.clone()
+    for p, (r, c) in enumerate(places):
+        found[:, :, r : r + 16, c : c + 16] = dealt[owner[:, p], :, r : r + 16, c : c + 16]
+    assert (dealt - faces).abs().amax((1, 2, 3)).min() > 0.3
+    assert torch.equal(found, faces)
+
+
+def test_tokens_that_go_to_a_wrong_photo_are_placed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither the gradients that arrive nor attention tell photos apart at first."""
+
+    def deal(_features: Tensor, members: list[Tensor], count: int) -> Tensor:
+        photo = torch.zeros(sum(map(len, members)), dtype=torch.int64)
+        for number, rows in enumerate(members):
+            photo[rows] = (torch.arange(count) + number) % count
+        return photo
+
+    model, photos = transformer(), drawn(2)
+    update = sent(model, photos)
+    monkeypatch.setattr(token_placing, "_cluster", deal)
+    monkeypatch.setattr(token_placing, "ROUNDS", 1)
+    apart = {}
+    for times in (0, token_placing.REPLACED):
+        monkeypatch.setattr(token_placing, "REPLACED", times)
+        found = photos_by_tokens(reading(model, photos, update))
+        assert found is not None
+        apart[times] = float((found[:, None] - photos).abs().amax((2, 3, 4)).min(1).values.max())
+    assert apart[0] > 0.1
+    assert apart[token_placing.REPLACED] < 0.02

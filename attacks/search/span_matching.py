@@ -13,6 +13,7 @@ from fedaudit.attacks.evidence.common_maps import with_whole_maps
 from fedaudit.attacks.evidence.layer_spans import decisive, find_spans, span_distance
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.core.errors import AttackError
+from fedaudit.models.batch_norm import batch_norm_layers
 
 SEEN = 1e-3
 """Mean squared sine below which the images that spans lead to are those of the update: in
@@ -24,6 +25,15 @@ SHARP = 10
 MobileFaceNet at 112 px has 3.5, torchvision's MobileNets at 64 px 5.2 to 9.4, where keeping the
 variation's weight makes a face of noise; its EfficientNet-B0 has 17, the house's networks 25, its
 ResNets and ConvNeXt 42 and more."""
+# By one photo of p01, fresh, at 64 px (benchmarks/deployed_networks.py --only --also NETWORK
+# --people p01 p02 --set attacks.search.span_matching.FINE=0): SSIM of EfficientNet-B0 from 0.75 to
+# 0.95, B1 0.81 to 0.90, RegNetX-400MF 0.55 to 0.78, RegNetY-400MF 0.77 to 0.82, MixNet-S 0.13 to
+# 0.58, ResNet-18 at 112 px 0.82 to 0.94. Through ConvNeXt-Tiny, which has 3, waves bring 0.80 down
+# to 0.31; its like are Swin-T with 2, iResNet-18 and ResNets at 64 px with 5 to 6.
+FINE, STRIDE = 1.0, 4
+"""The same of layers alone that see one pixel of `STRIDE` a side or more: a network that folds
+pixels into channels before it has fewer positions than inputs holds as many equations, of what is
+coarse. It does not matter where the first layer is among them, and sees pixels themselves."""
 DRIFTED = 0.01
 """Mean squared sine of the middle layer from which on what explains an update better than the true
 images is noise: 2e-3 of two steps on eight photos of p01 and p02, 2e-2 of two epochs of
@@ -111,8 +121,16 @@ class SpanMatching:
     @property
     def leaves_detail(self) -> bool:
         """Whether so little is spanned that the images' finest detail is left open."""
-        equations = sum(span.equations(self.evidence.count) for span in self.spans)
-        return equations < SHARP * self.evidence.count * self.evidence.pixels
+        evidence = self.evidence
+        equations = sum(span.equations(evidence.count) for span in self.spans)
+        if equations < SHARP * evidence.count * evidence.pixels:
+            return True
+        if evidence.count > 1 or any(m.training for m in batch_norm_layers(evidence.model).values()):
+            return False
+        first, (_, height, width) = next(iter(evidence.reader.layers)), evidence.shape
+        fine = [s for s in self.spans if s.positions * STRIDE**2 >= height * width]
+        reads_pixels = any(span.name == first for span in self.spans)
+        return not reads_pixels and sum(s.equations(1) for s in fine) < FINE * evidence.pixels
 
     @property
     def drifted(self) -> bool:

@@ -257,7 +257,14 @@ def test_a_coarse_grid_draws_no_fine_noise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "open_detail"), [("mobilefacenet", 112, True), ("face", 32, False)]
+    ("name", "size", "open_detail"),
+    [
+        ("mobilefacenet", 112, True),
+        ("face", 32, False),
+        ("torchvision:resnet18", 64, False),
+        ("torchvision:resnet18", 112, True),  # 28×28 maps have more positions than inputs
+        ("vit_s", 64, False),  # its patches are the pixels
+    ],
 )
 def test_how_much_spans_leave_open_is_counted(name: str, size: int, open_detail: bool) -> None:
     model = build(ModelSpec(name, {"classes": 5, "image_size": size})).eval()

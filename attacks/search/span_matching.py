@@ -125,7 +125,8 @@ class SpanMatching:
         equations = sum(span.equations(evidence.count) for span in self.spans)
         if equations < SHARP * evidence.count * evidence.pixels:
             return True
-        if evidence.count > 1 or any(m.training for m in batch_norm_layers(evidence.model).values()):
+        coupled = any(m.training for m in batch_norm_layers(evidence.model).values())
+        if evidence.count > 1 or coupled:  # these have schedules of their own
             return False
         first, (_, height, width) = next(iter(evidence.reader.layers)), evidence.shape
         fine = [s for s in self.spans if s.positions * STRIDE**2 >= height * width]

@@ -4,7 +4,7 @@ Each file says what it holds and from whose photos it was made: `fedaudit cache 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from fedaudit.core.errors import RunFolderError, StorageError
 from fedaudit.files.asset_store import cache_dir
 from fedaudit.files.atomic import write_atomically
 from fedaudit.files.regular_file import read_tensors
+from fedaudit.files.taking_turns import in_turn
 
 VERSION = 1
 """To be raised where the same cause gives another result."""
@@ -93,7 +94,7 @@ def load_or_learn(
     *,
     what: str,
     photos: str | None = None,
-    valid: Iterable[str] = (),
+    valid: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Tensors from the cache; where it has none, they are learned and stored.
 
@@ -112,28 +113,35 @@ def load_or_learn(
         return dict(learn())
     home = Path(cache).expanduser() if cache else learned_dir()
     file = home / f"{key}.safetensors"
-    if file.exists():
-        try:
-            # Cloned, for memory that is aligned as if it had just been learned.
-            entry = {name: value.clone() for name, value in read_tensors(file)[0].items()}
-        except (OSError, RunFolderError):  # a damaged file is replaced
-            entry = {}
-        if entry and set(valid) <= set(entry):
+    if entry := _kept(file, valid):
+        return entry
+    with in_turn(str(file)):  # workers need the same thing at the same time
+        if entry := _kept(file, valid):
             return entry
-    tensors = {name: value.contiguous() for name, value in learn().items()}
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        about = {
-            "what": what,
-            "photos": str(Path(photos).expanduser().absolute()) if photos else "",
-        }
-        write_atomically(
-            file, save(tensors, about)
-        )  # workers may learn the same thing at the same time
-    except (OSError, StorageError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        raise StorageError(
-            f"cannot keep what was learned in {home}: {getattr(cause, 'strerror', error)}. Make "
-            'room, or set the attack\'s cache to another folder, or to "off".'
-        ) from error
+        tensors = {name: value.contiguous() for name, value in learn().items()}
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            about = {
+                "what": what,
+                "photos": str(Path(photos).expanduser().absolute()) if photos else "",
+            }
+            write_atomically(file, save(tensors, about))
+        except (OSError, StorageError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            raise StorageError(
+                f"cannot keep what was learned in {home}: {getattr(cause, 'strerror', error)}. "
+                'Make room, or set the attack\'s cache to another folder, or to "off".'
+            ) from error
     return tensors
+
+
+def _kept(file: Path, valid: Collection[str]) -> dict[str, Tensor]:
+    """What a file holds; nothing where it is missing, damaged, or lacks a name of `valid`."""
+    if not file.exists():
+        return {}
+    try:
+        # Cloned, for memory that is aligned as if it had just been learned.
+        entry = {name: value.clone() for name, value in read_tensors(file)[0].items()}
+    except (OSError, RunFolderError):  # a damaged file is replaced
+        return {}
+    return entry if set(valid) <= set(entry) else {}

@@ -5,6 +5,7 @@ from contextlib import suppress
 from fedaudit.captures.simulate.study_faces import Latest
 from fedaudit.core.errors import AssetError, RunFolderError
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+from fedaudit.files.taking_turns import in_turn
 from fedaudit.scoring.aligned_judge import load_judge
 from fedaudit.scoring.framing import Frame
 from fedaudit.scoring.identity import Embed, Gallery, gallery_of_packed, rgb
@@ -38,7 +39,9 @@ def _judge(
     judges = _JUDGES.get(study, dict)
     name = gallery_name(study, federation, suffix)
     if name not in judges:
-        judges[name] = _calibrate(study, folder, federation, choice, name)
+        # Workers need it at the same time, and it takes seconds.
+        with in_turn(f"{folder.path.absolute()}/{name}"):
+            judges[name] = _calibrate(study, folder, federation, choice, name)
     return judges[name]
 
 

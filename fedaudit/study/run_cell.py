@@ -25,10 +25,10 @@ from fedaudit.core.trial import POSITIVE, Cell, ImageScore, Lineup, Trial
 from fedaudit.defenses.composition import PrivacyLedger
 from fedaudit.federation.utility import measure
 from fedaudit.models.derivatives import twice_differentiable
-from fedaudit.scoring.identity import rgb
+from fedaudit.scoring.identity import Embed, Gallery, rgb
 from fedaudit.scoring.lineup import lineup
 from fedaudit.scoring.partial_truth import match_originals, search
-from fedaudit.scoring.score import score
+from fedaudit.scoring.score import Judge, score
 from fedaudit.study.jobs import NOISE, TrainJob
 from fedaudit.study.judge import judge_of, judges_beside
 from fedaudit.study.run_folder import FACTS, RunFolder
@@ -131,8 +131,7 @@ def judge(
 
     The truth of the capture is opened here, after the attack has returned.
     """
-    gallery, embed = judge_of(study, folder, scenario)
-    beside = judges_beside(study, folder, scenario) if gallery else ()
+    gallery, embed, beside = judges_of(study, folder, scenario)
     if capture.secret is None:
         images = found.images.clamp(0, 1)
         scores = search(
@@ -157,6 +156,14 @@ def judge(
         originals=embed if cell.role == "audit" and cell.seed == study.seeds[0] else None,
     )
     return Judged(scores, labels, {"images": images, **tensors}, suspects)
+
+
+def judges_of(
+    study: Study, folder: RunFolder, scenario: Scenario
+) -> tuple[Gallery | None, Embed | None, tuple[Judge, ...]]:
+    """The gallery and the embedder that decide identity, and the judges beside them."""
+    gallery, embed = judge_of(study, folder, scenario)
+    return gallery, embed, judges_beside(study, folder, scenario) if gallery else ()
 
 
 def attack_of(scenario: Scenario, cell: Cell) -> Attack | None:

@@ -28,6 +28,12 @@ class Work:
         here = (name for name in judges if asset_store.state(name) in asset_store.AT_HAND)
         return tuple(dict.fromkeys((*needed_assets(self.study, source), *here)))
 
+    def prepare(self) -> None:
+        """What attacks need first, made by a worker that has nothing else to do yet."""
+        from fedaudit.study import run_cell  # noqa: PLC0415 - heavy, and only workers need it
+
+        run_cell.judges_of(self.study, self.folder, self.study.scenarios[0])
+
     def __call__(self, job: Job) -> None:
         """Do it."""
         from fedaudit.study import run_cell  # noqa: PLC0415 - heavy, and only workers need it

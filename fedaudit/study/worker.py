@@ -30,6 +30,9 @@ BEAT_SECONDS = 2.0
 WATCHES = 20
 """How often it looks at its memory between two such signs."""
 
+IDLE = 0.5
+"""Seconds without a job after which a new worker prepares for later ones."""
+
 LESS_MEMORY = "Fewer --workers need less memory, and so do fewer images at once or smaller ones."
 
 
@@ -96,8 +99,17 @@ def serve(
     os.dup2(2, 1)
     with torch_threads(threads), contextlib.suppress(EOFError, BrokenPipeError):
         send(READY)  # a broken pipe says that the parent is gone
+        if not connection.poll(IDLE):
+            _prepare(work)
         while (job := connection.recv()) is not None:
             send(attempt(work, job))
+
+
+def _prepare(work: Callable[[Any], None]) -> None:
+    """Do what later jobs need, where the work says what; a job says best what cannot be done."""
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        getattr(work, "prepare", lambda: None)()
 
 
 @contextlib.contextmanager

@@ -1,13 +1,17 @@
+import json
 from math import cos, radians, sin
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fedaudit.data import openpeople as pictures
 from fedaudit.data.alignment import TEMPLATE, align
 from fedaudit.data.face_detector import Point, find_faces
 from fedaudit.data.openpeople import openpeople
 from fedaudit.files import asset_store
+from fedaudit.files.asset_table import ASSETS
 from fedaudit.scoring.embedder import load_embedder
 
 
@@ -74,6 +78,19 @@ def test_detection_agrees_with_opencv(side: int) -> None:
         face = min(faces, key=lambda face: abs(face.box[0] - row[0]) + abs(face.box[1] - row[1]))
         assert np.ravel(face.points) == pytest.approx(row[4:14], abs=0.01)
         assert face.score == pytest.approx(row[14], abs=1e-4)
+
+
+def test_the_stored_points_are_of_the_pictures_that_are_fetched() -> None:
+    stored = json.loads(Path(pictures.__file__).with_name("openpeople_points.json").read_text())
+    assert stored["pictures"] == ASSETS["openpeople"].unpacked
+    assert np.shape(stored["points"]) == (230, 10)
+
+
+@pytest.mark.slow
+def test_the_stored_points_are_those_that_the_detector_finds() -> None:
+    folder = asset_store.path("openpeople")
+    found = [np.ravel(face) for face in pictures.found_points(folder)]
+    assert np.ravel(pictures._points(folder)) == pytest.approx(np.ravel(found), abs=0.02)
 
 
 @pytest.mark.slow

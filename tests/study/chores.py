@@ -36,6 +36,8 @@ class Do:
             raise OSError(errno.ENOSPC, "No space left on device", "x")
         if chore.what == "sleep":
             time.sleep(60)
+        while chore.what == "await" and not (self.folder / "prepared").exists():
+            time.sleep(0.05)
         while chore.what == "loop":
             pass
         if chore.what == "hoard":
@@ -50,3 +52,9 @@ class Do:
         images = torch.rand(64, 300, generator=generator_for(chore.key))
         # A matrix product: with another number of threads it would have other bytes.
         (self.folder / chore.key).write_bytes((images @ images.T).numpy().tobytes())
+
+
+class DoPrepared(Do):
+    def prepare(self) -> None:
+        (self.folder / "prepared").touch()
+        raise AttackError("a job that needs it will say so")

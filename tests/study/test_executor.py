@@ -86,6 +86,13 @@ def test_a_job_beyond_its_memory_has_failed_and_the_others_are_done(
     assert 0 < modest.memory < 1_200_000_000
 
 
+@pytest.mark.slow
+def test_a_worker_without_a_job_prepares_for_later_ones(chores: Any, tmp_path: Path) -> None:
+    jobs = [chores.Chore("first", "await"), chores.Chore("second", needs=("first",))]
+    outcomes = execute(jobs, chores.DoPrepared(tmp_path), LocalProcesses(2, limit=120.0))
+    assert [outcome.status for outcome in outcomes] == ["done", "done"]
+
+
 @pytest.mark.parametrize(
     ("device", "cards", "share", "workers"),
     [("cuda", 2, 0.25, 8), ("cuda:1", 2, 0.5, 2), ("cuda", 1, 1.0, 1), ("cpu", 0, 0.0, 3)],

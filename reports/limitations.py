@@ -17,6 +17,8 @@ from fedaudit.study.inventory import Inventory
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.stored_values import Facts
 
+ALIKE = "look like one person under two names"
+
 
 def limits_of_run(
     folder: RunFolder,
@@ -54,7 +56,7 @@ def _alike(gallery: Gallery | None) -> Iterator[str]:
     """Pairs of people in the gallery who may be one person, which makes rates wrong."""
     for one, other in gallery.alike if gallery else ():
         yield (
-            f"{one} and {other} look like one person under two names to the judge. If they are, "
+            f"{one} and {other} {ALIKE} to the judge. If they are, "
             "the false match rate is calibrated on pairs of one person, and leaks are missed: put "
             "their photos together, and run the study again."
         )

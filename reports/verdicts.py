@@ -15,7 +15,8 @@ LEVELS: tuple[tuple[float, Severity], ...] = ((0.5, "critical"), (0.1, "high"), 
 ORDER: tuple[Severity, ...] = ("none", "low", "medium", "high", "critical")
 NOT_TESTED = Verdict(
     "NOT TESTED",
-    "Re-identification was not tested: no attack finished, or nobody has a gallery photo.",
+    "Re-identification was not tested: no attack finished, nobody has a gallery photo, or these "
+    "people are too few to calibrate a false match rate.",
 )
 
 

@@ -1,5 +1,6 @@
 """How an audit ends on a terminal: report, exposure map, verdict and exit code."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fedaudit.core.measures import Evidence, Rate
 from fedaudit.core.scenario import Study
 from fedaudit.reports import build, text
 from fedaudit.reports.comparison import Exposure
+from fedaudit.reports.limitations import ALIKE
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import verdict_name
 from fedaudit.study.run_folder import FAILED
@@ -60,6 +62,8 @@ def conclude(
     show_exposures(results)
     say(_verdict(results, len(failed or {}), undone, jobs))
     say(f"report: {folder / 'report.html'}")
+    for line in (line for line in results.limitations if ALIKE in line):
+        say(f"note: {line} Who they are: fedaudit names {shlex.quote(str(folder))}", err=True)
     _say_failed(failed or {}, jobs, folder)
     grave = graver(results, fail_on)
     if grave:

@@ -1,5 +1,6 @@
 """What a user sees while the faces of a folder are looked for."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from fedaudit.cli.console import live, stderr
@@ -9,7 +10,7 @@ from fedaudit.core.printable import first_few, printable
 from fedaudit.core.scenario import Study
 
 LISTED = 20
-"""Photos that are named one by one."""
+"""Lines that name photos."""
 
 
 def align_photos(study: Study, *, quiet: bool) -> None:
@@ -28,9 +29,9 @@ def align_photos(study: Study, *, quiet: bool) -> None:
             update(part / total, f"{part} of {total} photos", f"aligned {part} of {total} photos")
 
         alignment = align_folder(str(settings.get("path", "")), study.size, watch)
-        left_out = [f"{source} {why}" for source, why in alignment.left_out]
-        turns = [f"{source} lay on a side, and was turned" for source in alignment.turned]
-        lines = [*(f"{line}: left out" for line in left_out), *turns]
+        told = [(source, f"{why}: left out") for source, why in alignment.left_out]
+        told += [(source, "lay on a side, and was turned") for source in alignment.turned]
+        lines = _lines(told)
         if several := alignment.several:
             which = first_few(several, 3)
             lines.append(f"several faces, of which the most prominent was taken: {which}")
@@ -39,4 +40,26 @@ def align_photos(study: Study, *, quiet: bool) -> None:
         for line in lines[:LISTED]:
             say(f"note: {printable(line)}", err=True)
         if len(lines) > LISTED:
-            say(f"note: … and {len(lines) - LISTED} more photos", err=True)
+            say(f"note: … and as much of {len(lines) - LISTED} more", err=True)
+
+
+def _lines(told: Sequence[tuple[str, str]]) -> list[str]:
+    """What is told of photos, a line for each person and reason.
+
+    >>> _lines([("ann/1.jpg", "shows no face"), ("bob/1.jpg", "shows no face")])
+    ['ann/1.jpg shows no face', 'bob/1.jpg shows no face']
+    >>> _lines([("ann/1.jpg", "shows no face"), ("ann/2.jpg", "shows no face")])
+    ['ann: 2 show no face (1.jpg, 2.jpg)']
+    """
+    from fedaudit.data.aligned_folder import in_number  # noqa: PLC0415 - imports torch
+
+    alike: dict[tuple[str, str], list[str]] = {}
+    for source, reason in told:
+        person, _, name = source.partition("/")
+        alike.setdefault((person, reason), []).append(name)
+    return [
+        f"{person}/{names[0]} {reason}"
+        if len(names) == 1
+        else f"{person}: {in_number(len(names), reason)} ({first_few(names, 3)})"
+        for (person, reason), names in alike.items()
+    ]

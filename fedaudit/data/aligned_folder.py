@@ -52,6 +52,14 @@ _WHY = {
     _SMALL: "shows only tiny faces",
     _HEIC: f"is HEIC, which needs: {HEIC_EXTRA}",
 }
+_PLURALS = {
+    "shows no": "show no",
+    "shows only": "show only",
+    "shows several": "show several",
+    "is HEIC, which needs": "are HEIC, which need",
+    "is its person's": "are their person's",
+    "was turned": "were turned",
+}
 
 
 @dataclass(frozen=True)
@@ -75,14 +83,30 @@ class Alignment:
         """What a report says of it, without names."""
         count = len(self.sources) + len(self.left_out)
         why = [reason for _, reason in self.left_out]
-        reasons = ", ".join(f"{why.count(one)} {one}" for one in dict.fromkeys(why))
-        return (
-            f"Photos are aligned by five points of the face: {len(self.sources)} of {count}"
-            + (f"; left out: {reasons}. " if why else ". ")
-            + f"{len(self.several)} show several faces, of which the most prominent is taken "
-            "(large, in focus, near the middle); "
-            f"{len(self.turned)} lay on a side and were turned.",
-        )
+        reasons = ", ".join(in_number(why.count(one), one) for one in dict.fromkeys(why))
+        rest = []
+        if self.several:
+            several = in_number(len(self.several), "shows several faces")
+            rest.append(
+                f"{several}, of which the most prominent is taken (large, in focus, near the "
+                "middle)."
+            )
+        if self.turned:
+            rest.append(f"{in_number(len(self.turned), 'lay on a side and was turned')}.")
+        words = f"Photos are aligned by five points of the face: {len(self.sources)} of {count}"
+        return (" ".join([words + (f"; left out: {reasons}." if why else "."), *rest]),)
+
+
+def in_number(count: int, reason: str) -> str:
+    """What is said of one photo, said of so many.
+
+    >>> in_number(1, "shows no face"), in_number(3, "shows no face")
+    ('1 shows no face', '3 show no face')
+    """
+    if count != 1:
+        for one, many in _PLURALS.items():
+            reason = reason.replace(one, many)
+    return f"{count} {reason}"
 
 
 def aligned_photos(

@@ -211,10 +211,11 @@ def _gallery(study: Study, faces: FaceSet) -> Iterator[str]:
 def _people(study: Study, faces: FaceSet) -> str:
     """How a folder's people are split, as its defaults may not be what somebody expects."""
     parts, total = split(faces, study.federation), len(set(faces.people))
-    clients = len(parts.clients)
+    clients, idle = len(parts.clients), len(parts.held_out)
     return (
         f"of {total} people {len(parts.people)} train at {clients} client{'s' * (clients > 1)}, "
-        f"with {study.federation.photos} photos each, and {len(parts.held_out)} are held out"
+        f"with {study.federation.photos} photos each, and {idle} {'is' if idle == 1 else 'are'} "
+        "held out"
     )
 
 

@@ -118,7 +118,7 @@ class FederationTable(_Training, total=False):
     clients: Annotated[int, _whole(1, 5)]
     rounds: Annotated[int, _whole(1, 30)]
     batch_size: Annotated[int, _whole(1, 16)]
-    held_out: Annotated[int, _whole(2, 10)]
+    held_out: Annotated[int, _whole(0, 10)]
     photos: Annotated[int, _whole(1, 5)]
     partition: Partition
     alpha: Annotated[float, _number(0.5, gt=0, le=1e6)]

@@ -247,6 +247,17 @@ def test_exit_codes(
         assert fedaudit("report", "runs/study", *args) == code
 
 
+def test_people_who_may_be_one_are_told_at_the_end(
+    fedaudit: Command, fakes: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = "person-1 and person-2 look like one person under two names to the judge."
+    fakes.settings["limitations"] = ("Something else.", one)
+    assert fedaudit("run", "study.toml") == 0
+    told = capsys.readouterr().err
+    assert f"note: {one} Who they are: fedaudit names runs/study" in told
+    assert "Something else" not in told
+
+
 def test_a_gate_needs_to_know_what_is_deployed(
     fedaudit: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -132,7 +132,13 @@ def build_report(folder: Path, evidence: str) -> Any:
     headline = SimpleNamespace(kind=kind, sentence="3 of 4.", severity="none")
     finding = SimpleNamespace(id="F1", severity=settings.get("severity", "medium"))
     thresholds = SimpleNamespace(reid_limit=0.05)
-    return SimpleNamespace(headline=headline, findings=[finding], exposures=(), settings=thresholds)
+    return SimpleNamespace(
+        headline=headline,
+        findings=[finding],
+        exposures=(),
+        limitations=settings.get("limitations", ()),
+        settings=thresholds,
+    )
 
 
 def decided(folder: Path) -> dict[tuple[str, str], str]:

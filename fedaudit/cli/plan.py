@@ -71,7 +71,8 @@ def _scenario(study: Study, scenario: Scenario, roles: Counter[str]) -> str:
     product = " × ".join(f"{n} {name if n > 1 else name[:-1]}" for name, n in counts.items())
     audit = roles["audit"]
     controls = roles.total() - audit
-    return f"scenario  {scenario.name}: {product} = {audit} cells, and {controls} controls"
+    cells = f"{audit} cell{'s' * (audit != 1)}"
+    return f"scenario  {scenario.name}: {product} = {cells}, and {controls} controls"
 
 
 def _looks(scenario: Scenario) -> str:

@@ -184,7 +184,8 @@ def _of_folders(folder: Path, size: int) -> LabeledPictures:
     classes = tuple("image" if flat else name.partition("/")[0] for name in sources)
     notes: tuple[str, ...] = ()
     if loose := len(files) - len(places):
-        notes = (f"{loose} images lie beside the classes' folders and are left out.",)
+        what = "1 image lies" if loose == 1 else f"{loose} images lie"
+        notes = (f"{what} beside the classes' folders, left out.",)
     return LabeledPictures(classes, load, notes=notes, sources=tuple(sources))
 
 

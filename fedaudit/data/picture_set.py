@@ -114,7 +114,8 @@ def labeled_set(name: str, found: LabeledPictures, most: int, terms: str) -> Fac
 def _left_out(twins: int, alone: Sequence[str]) -> tuple[str, ...]:
     notes = []
     if twins:
-        notes.append(f"{twins} images are there twice, pixel for pixel, and are taken once.")
+        what = "1 image is" if twins == 1 else f"{twins} images are"
+        notes.append(f"{what} there twice, pixel for pixel, and taken once.")
     if alone:
         notes.append(
             f"Classes with one image are left out, as nothing is there to tell a copy from: "

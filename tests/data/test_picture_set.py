@@ -131,7 +131,7 @@ def test_a_class_of_one_is_left_out_and_so_is_a_twin(tmp_path: Path) -> None:
     found = pictures(path=str(root), size=32)
     assert Counter(found.classes) == {"normal": 3}
     assert any("rare" in note for note in found.notes)
-    assert any(note.startswith("1 images are there twice") for note in found.notes)
+    assert any(note.startswith("1 image is there twice") for note in found.notes)
 
 
 def _text(folder: Path) -> Path:

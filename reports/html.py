@@ -258,6 +258,7 @@ def _environment() -> Environment:
         "span": text.estimate_range,
         "rate_span": text.rate_range,
         "counted": text.counted,
+        "opinion": text.second_opinion,
         "attack": attack_name,
         "catalog_name": text.catalog_name,
         "code": text.code,

@@ -17,6 +17,7 @@ from fedaudit.core.measures import Evidence
 from fedaudit.reports import charts
 from fedaudit.reports.exposure_figure import exposure_map
 from fedaudit.reports.html import figures, render, source_hash
+from fedaudit.reports.measurement import SecondOpinion
 from fedaudit.reports.pictures import BUDGET, trios
 from fedaudit.reports.results import Results, canonical_bytes
 from fedaudit.reports.text import clean
@@ -245,6 +246,22 @@ def test_a_study_without_identities_says_so() -> None:
     assert "Identity was not measured" in text
     assert "nothing to compare" in text
     assert "Under-powered" not in text
+
+
+def test_what_another_judge_says_of_the_headline_stands_beside_it() -> None:
+    results = sample()
+    assert results.headline_row is not None
+    rows = list(results.rows)
+    row = rows[results.headline_row]
+    assert row.measurement is not None
+    assert row.measurement.reid is not None
+    other = SecondOpinion(row.measurement.reid, None, disagreements=2, images=16)
+    rows[results.headline_row] = dataclasses.replace(
+        row, measurement=dataclasses.replace(row.measurement, others={"dlib": other})
+    )
+    text = Page(render(dataclasses.replace(results, rows=tuple(rows)), None, "redacted")).text
+    counts = f"{other.reid.hits} of {other.reid.n}"
+    assert f"another judge, dlib: {counts}; disagrees on 2 of 16 images" in text
 
 
 def test_an_empty_study_renders() -> None:

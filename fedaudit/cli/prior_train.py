@@ -79,6 +79,11 @@ MINUTES = 5.0
     help="Faces of face_gan that are half of what is learned (its terms bar commercial use), "
     "where photos are few: 2000 …  [default: none]",
 )
+@click.option(
+    "--augment",
+    is_flag=True,
+    help="Learn each photo zoomed, turned, moved and toned anew each time, where photos are few.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="That computes, such as cuda.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, with the same options.")
@@ -96,6 +101,7 @@ def train(
     hold_out: float,
     apart: tuple[str, ...],
     generated: int,
+    augment: bool,
     seed: int,
     device: str,
     resume: bool,
@@ -125,7 +131,13 @@ def train(
         with live(stderr(), "training", 1.0, quiet=quiet) as update:
             manifest = training_session.train(
                 photos,
-                Settings(size=int(size), architecture=architecture, start=start, seed=seed),
+                Settings(
+                    size=int(size),
+                    architecture=architecture,
+                    start=start,
+                    augment=augment,
+                    seed=seed,
+                ),
                 output,
                 minutes=minutes,
                 steps=steps,

@@ -21,6 +21,7 @@ from fedaudit.priors.networks import (
     with_mapping,
 )
 from fedaudit.priors.training_photos import Photos
+from fedaudit.priors.variation import vary
 from fedaudit.scoring.image_metrics import PSNR
 
 _SCALES = 3
@@ -45,6 +46,8 @@ class Settings:
         lr: Learning rate of Adam; a start moves at half of it.
         kl: Weight of the latents' divergence from a standard normal.
         warmup: Steps in which only the encoder learns, from faces that the start draws.
+        augment: Learn each photo zoomed, turned, moved and toned anew each time
+            (`fedaudit.priors.variation`), where photos are few.
         seed: Of all randomness.
     """
 
@@ -56,6 +59,7 @@ class Settings:
     lr: float = 1e-3
     kl: float = 0.005
     warmup: int = 150
+    augment: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -235,6 +239,8 @@ class Trainer:
         batch_photos = self.photos.draw(batch, self.noise)
         flips = torch.rand(batch, generator=self.noise) < 0.5
         photos = torch.where(flips.view(-1, 1, 1, 1), batch_photos.flip(3), batch_photos)
+        if self.settings.augment:
+            photos = vary(photos, self.noise)
         photos = photos.to(self.device)
         mean, logvar = self.encoder(photos)
         noise = torch.randn(mean.shape, generator=self.noise).to(self.device)

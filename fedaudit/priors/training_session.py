@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safetensors
@@ -168,6 +168,7 @@ def _load(trainer: Trainer, path: Path) -> float:
             identity, seconds = json.loads(about["identity"]), float(about["seconds"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         ours = trainer.identity()
+        identity = asdict(Settings()) | identity  # of an earlier version, which had fewer settings
         if differences := [k for k, v in ours.items() if identity.get(k) != v]:
             raise UsageError(
                 f"{path} is of another training: {', '.join(sorted(differences))} differ. Give the "

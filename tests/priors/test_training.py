@@ -10,6 +10,7 @@ from torch import Tensor
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.core.errors import UsageError
 from fedaudit.data.face_set import FaceSet
+from fedaudit.data.openpeople import openpeople
 from fedaudit.models.generator import StagedGenerator, load_generator
 from fedaudit.models.prior_file import read_prior
 from fedaudit.models.stacked_generator import Architecture
@@ -20,6 +21,7 @@ from fedaudit.priors.kernel_distance import kernel_distance
 from fedaudit.priors.prior_check import express
 from fedaudit.priors.training_photos import Photos
 from fedaudit.priors.training_session import checkpoint_path, samples_folder, train
+from fedaudit.priors.variation import vary
 
 QUICK = Settings(size=32, batch=8)
 
@@ -71,13 +73,29 @@ def test_some_steps_lower_the_error_and_leave_no_trace(photos: Photos) -> None:
     assert samples.std(0).mean() > 0.02  # not one face again and again
 
 
+def test_photos_vary_and_stay_what_they_show() -> None:
+    faces = openpeople(size=32).images[:8]
+    varied, again = (vary(faces, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(varied, again)
+    assert varied.shape == faces.shape
+    assert 0 <= varied.min() <= varied.max() <= 1
+    away = (varied - faces).flatten(1).square().mean(1)
+    others = (faces.roll(1, 0) - faces).flatten(1).square().mean(1)
+    assert away.min() > 1e-4
+    assert away.mean() < 0.5 * others.mean()
+
+
 @pytest.mark.slow
-def test_an_interrupted_training_reaches_the_same_weights(photos: Photos, tmp_path: Path) -> None:
+@pytest.mark.parametrize("augment", [False, True])
+def test_an_interrupted_training_reaches_the_same_weights(
+    photos: Photos, tmp_path: Path, *, augment: bool
+) -> None:
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
-    train(photos, QUICK, whole, steps=12)
-    train(photos, QUICK, parts, steps=5)
+    settings = replace(QUICK, augment=augment)
+    train(photos, settings, whole, steps=12)
+    train(photos, settings, parts, steps=5)
     half = weights(parts)
-    done = train(photos, QUICK, parts, steps=12, resume=True)
+    done = train(photos, settings, parts, steps=12, resume=True)
     assert done.steps == 12
     expected, found = weights(whole), weights(parts)
     assert all(torch.equal(expected[name], found[name]) for name in expected)

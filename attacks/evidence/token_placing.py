@@ -47,7 +47,7 @@ CAUTION = 4.0
 """How much more a photo's attention varies than that of drawn images, as variance."""
 ROUNDS = 3
 """Rounds of photos by tokens, and tokens by photos."""
-REPLACED = 4
+PLACINGS = 4
 """Times that all tokens are placed once more, at most. Of four photos of p09 and p10 of OpenPeople,
 on whom it was tried, 17 of 196 patches were wrong before and one after it through timm's ViT-S,
 fresh; 14 and 7 through ours, pre-trained for 20 steps (benchmarks/deployed_networks.py)."""
@@ -213,7 +213,7 @@ def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:
     if tokens is None:
         return None
     fit, slots, patches = _place(front, layers, tokens.cpu(), reading.count, seed)
-    return pixels(reading, patch, _replace(fit, tokens.cpu(), slots, patches, seed))
+    return pixels(reading, patch, _place_anew(fit, tokens.cpu(), slots, patches, seed))
 
 
 def _front_of(reading: Reading, name: str, patch: nn.Conv2d, layers: FeedForward) -> _Front | None:
@@ -263,11 +263,11 @@ def _place(
     return fit, slots, patches
 
 
-def _replace(fit: _Fit, tokens: Tensor, slots: Tensor, patches: Tensor, seed: int) -> Tensor:
+def _place_anew(fit: _Fit, tokens: Tensor, slots: Tensor, patches: Tensor, seed: int) -> Tensor:
     """The patches `[N, P, F]`, after all tokens are placed once more, until none moves."""
     count, places = slots.shape
     patches = _polish(fit.front, patches, tokens[slots])
-    for _ in range(REPLACED if count > 1 else 0):
+    for _ in range(PLACINGS if count > 1 else 0):
         height, width = fit.front.patch.kernel_size
         images = fit.front.images(patches).clamp(0, 1)
         moved = by_borders(images, (height, width), seed)

@@ -144,10 +144,10 @@ def test_tokens_that_go_to_a_wrong_photo_are_placed_anew(monkeypatch: pytest.Mon
     monkeypatch.setattr(token_placing, "_cluster", deal)
     monkeypatch.setattr(token_placing, "ROUNDS", 1)
     apart = {}
-    for times in (0, token_placing.REPLACED):
-        monkeypatch.setattr(token_placing, "REPLACED", times)
+    for times in (0, token_placing.PLACINGS):
+        monkeypatch.setattr(token_placing, "PLACINGS", times)
         found = photos_by_tokens(reading(model, photos, update))
         assert found is not None
         apart[times] = float((found[:, None] - photos).abs().amax((2, 3, 4)).min(1).values.max())
     assert apart[0] > 0.1
-    assert apart[token_placing.REPLACED] < 0.02
+    assert apart[token_placing.PLACINGS] < 0.02

@@ -50,7 +50,8 @@ ROUNDS = 3
 PLACINGS = 4
 """Times that all tokens are placed once more, at most. Of four photos of p09 and p10 of OpenPeople,
 on whom it was tried, 17 of 196 patches were wrong before and one after it through timm's ViT-S,
-fresh; 14 and 7 through ours, pre-trained for 20 steps (benchmarks/deployed_networks.py)."""
+fresh; 14 and 7 through ours, pre-trained for 20 steps (counted by a script that was not kept; with
+--set attacks.evidence.token_placing.PLACINGS=0 benchmarks/deployed_networks.py goes without)."""
 TIE = 1e-9
 """By which assignments differ that cost the same but for rounding."""
 ITERATIONS = 300

@@ -315,7 +315,7 @@ def misfits(faces: FaceSet, options: argparse.Namespace) -> None:
             with torch.no_grad():
                 uses = evidence.reader.inputs([span.name for span in spans], images)
                 for span in spans:
-                    own = float(span.distance(span.rows(uses[span.name])))
+                    own = float(span.distance(span.rows(uses[span.name], size)))
                     expected = evidence.misfit.get(span.name, float("nan"))
                     print(f"| {line.name} | {size} | {span.name} | {own:.1e} | {expected:.1e} |")
 

@@ -99,6 +99,9 @@ class InputReader:
         model: In the client's mode.
         shape: `(C, H, W)`.
         count: N, the images of the batch.
+        moments: Readers of the network as it was while the client trained, each with the numbers of
+            the images that it saw together (`followed_training`), every image as often; () where
+            it saw all of them once, as it is.
 
     Raises:
         AttackError: The network does not run on images of that shape.
@@ -107,6 +110,7 @@ class InputReader:
     model: nn.Module
     shape: tuple[int, int, int]
     count: int
+    moments: "tuple[tuple[InputReader, Sequence[int]], ...]" = ()
     layers: dict[str, list[nn.Module]] = field(default_factory=dict)
     _uses: dict[str, int] = field(default_factory=dict)
 
@@ -129,9 +133,24 @@ class InputReader:
     def inputs(self, names: Sequence[str], images: Tensor) -> dict[str, list[Use]]:
         """The layers that use the weights `names`, each with what `images` send there.
 
-        The network is run up to the last of them and no further.
+        The network is run up to the last of them and no further; once for each of the moments, one
+        after the other, where a whole batch is given.
         """
-        return self._heard(list(dict.fromkeys(names)), images, enough=True)
+        names = list(dict.fromkeys(names))
+        if not self.moments or len(images) != self.count:
+            return self._heard(names, images, enough=True)
+        together: dict[str, list[Use]] = {}
+        heard = [r._heard(names, images[list(which)], enough=True) for r, which in self.moments]
+        for name in names:
+            for uses in zip(*(moment[name] for moment in heard), strict=True):
+                inputs = torch.cat([entered for _, entered in uses])
+                together.setdefault(name, []).append((uses[0][0], inputs))
+        return together
+
+    @property
+    def times(self) -> int:
+        """How often each image enters a layer while the client trains, as far as is known."""
+        return sum(len(which) for _, which in self.moments) // self.count or 1
 
     def sides(self, name: str) -> tuple[int, int]:
         """Rows and width of a weight's gradient, for each group of channels."""
@@ -162,6 +181,8 @@ class InputReader:
                 "image size that clients train on."
             ) from error
         self._uses = {name: len(uses) for name, uses in heard.items()}
+        for reader, _ in self.moments:
+            reader._uses = self._uses
         names_in_use = [name for name in names if name in heard]
         weights = dict(self.model.named_parameters())
         output = self._output

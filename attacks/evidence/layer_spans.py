@@ -35,6 +35,8 @@ SQUARE_PRECISION = 1e-6
 smallest singular values are small by themselves, and a layer's maps need the last of them."""
 DRIFT = 0.01
 """The same of an update of several steps whose spectrum does not show it."""
+FOLLOWED = 0.002
+"""The same where what enters layers is followed step by step (`mini_batches`)."""
 SPARE = 8
 """Singular values beyond the number of positions that are looked at."""
 TRUST = 0.5
@@ -61,6 +63,7 @@ class LayerSpan:
         of_maps: Rows are whole inputs of the layer, one an image, and not their patches.
         alone: Each row of the basis is what one image sends there, in the order of the images.
         trust: Weight among the layers.
+        times: How often each image has a part in it: at several moments of local training.
     """
 
     name: str
@@ -74,16 +77,22 @@ class LayerSpan:
     of_maps: bool = False
     alone: bool = False
     trust: float = 1.0
+    times: int = 1
 
-    def rows(self, uses: Sequence[Use]) -> Tensor:
-        """The rows that this span constrains, `[g, P, F]`, from the layer's inputs."""
+    def rows(self, uses: Sequence[Use], count: int | None = None) -> Tensor:
+        """The rows that this span constrains, `[g, P, F]`, from the layer's inputs.
+
+        Of a batch of `count` images, as often as they have a part in the span.
+        """
+        if count is not None:
+            uses = [(layer, inputs[: self.times * count]) for layer, inputs in uses]
         if self.of_maps:
             return torch.cat([inputs.flatten(1) for _, inputs in uses])[None]
         return torch.cat([rows_of(layer, inputs) for layer, inputs in uses], 1)
 
     def equations(self, count: int) -> int:
         """How many numbers of a batch of `count` the span leaves no freedom."""
-        free = max(self.basis.shape[2] - count * self.positions, 0)
+        free = max(self.basis.shape[2] - self.times * count * self.positions, 0)
         return int((self.weights > 0).sum()) * free
 
     def distance(self, rows: Tensor) -> Tensor:
@@ -180,25 +189,29 @@ def find_spans(
         least: Directions that each layer is believed, however uncertain.
     """
     positions = reader.positions(private)
-    spectra = {}
+    spectra, times = {}, {}
     for name in positions:
         if name in target:
             matrix = matrices_of(reader.layers[name][0], target[name].detach()).double()
-            spectra[name] = _spectrum(matrix, reader.count * positions[name].positions + SPARE)
-    totals = {name: reader.count * positions[name].positions for name in spectra}
+            total = reader.count * positions[name].positions
+            times[name] = max(min(reader.times, (positions[name].width - 1) // total), 1)
+            spectra[name] = _spectrum(matrix, times[name] * total + SPARE)
+    totals = {n: times[n] * reader.count * positions[n].positions for n in spectra}
     beyond = [
         float((sizes[:, totals[name]] / sizes[:, 0].clamp_min(1e-300)).max())
         for name, (sizes, _) in spectra.items()
         if totals[name] < sizes.shape[1]
     ]
-    drift = sorted(beyond)[len(beyond) // 2] if beyond else (0.0 if clean else DRIFT)
+    shown = sorted(beyond)[len(beyond) // 2] if beyond else (0.0 if clean else DRIFT)
     spans = []
     for name, (sizes, rows) in spectra.items():
         total, height = totals[name], len(sizes[0])
         first = sizes[:, :1]
         square = reader.count > 1 and total <= reader.sides(name)[0] < 2 * total
         precision = SQUARE_PRECISION if square else PRECISION
-        floor = max(precision, drift) * first
+        if reader.moments:
+            precision = shown = FOLLOWED if times[name] == reader.times else DRIFT
+        floor = max(precision, shown) * first
         if total < height:
             floor = torch.maximum(precision * first, sizes[:, total : total + 1])
         loud = noise(name) * (sum(x**0.5 for x in reader.sides(name)))
@@ -222,6 +235,7 @@ def find_spans(
                 full=full,
                 floor=relative,
                 certain=positions[name].certain,
+                times=times[name],
             )
         )
     return tuple(spans)
@@ -258,7 +272,7 @@ def span_distance(reader: InputReader, spans: Sequence[LayerSpan], images: Tenso
     those that hold the pixels.
     """
     uses = reader.inputs([span.name for span in spans], images)
-    parts = [span.trust * span.distance(span.rows(uses[span.name])) for span in spans]
+    parts = [s.trust * s.distance(s.rows(uses[s.name], len(images))) for s in spans]
     return torch.stack(parts).mean()
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import FirstFullyConnected
+from fedaudit.attacks.evidence.followed_training import FollowedTraining
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.unshared_layers import precedes_private
 
@@ -39,6 +40,7 @@ class Reading:
             where a search is led by all of it; else {}.
         misfit: How far the true images are expected from what layers' inputs span, by weight, after
             several local steps (`simulated_misfit`); else {}.
+        followed: Local training of several steps, where the weights in between are nearly known.
     """
 
     model: nn.Module
@@ -55,6 +57,7 @@ class Reading:
     untrained: frozenset[str] = frozenset()
     unused: tuple[str, ...] = ()
     misfit: Mapping[str, float] = field(default_factory=dict)
+    followed: FollowedTraining | None = None
 
     @property
     def blind(self) -> bool:
@@ -63,8 +66,9 @@ class Reading:
 
     @cached_property
     def reader(self) -> InputReader:
-        """Reads what images send to the network's layers."""
-        return InputReader(self.model, self.shape, self.count)
+        """Reads what images send to the network's layers, in the middle of training."""
+        model = self.model if self.followed is None else self.followed.midway(self.model)
+        return InputReader(model, self.shape, self.count)
 
     @property
     def trains_body(self) -> bool:

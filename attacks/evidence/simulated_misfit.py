@@ -7,8 +7,11 @@ in its last. By how much in which layer depends on the network and the settings 
 what the images show: the server trains on smooth noise, and measures it.
 """
 
+from dataclasses import replace
+
 import torch
 
+from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import find_spans
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.training.replay import replay
@@ -46,10 +49,10 @@ def simulated_misfit(reading: Reading, seen: Observation) -> dict[str, float]:
     while len(order) < training.steps:  # shuffled anew in each epoch
         shuffled = torch.randperm(reader.count, generator=generator)
         order += [part.tolist() for part in torch.split(shuffled, size)]
-    named = dict(reader.model.named_parameters())
+    named = dict(reading.model.named_parameters())
     still = {name for name in named if is_still(name, seen.before, update.tensors)}
     delta = replay(
-        reader.model,
+        reading.model,
         seen.before,
         images,
         labels,
@@ -61,6 +64,9 @@ def simulated_misfit(reading: Reading, seen: Observation) -> dict[str, float]:
     )
     if not all(bool(change.isfinite().all()) for change in delta.values()):
         return {}
+    if reading.followed is not None:
+        midway = replace(reading.followed, delta=delta).midway(reading.model)
+        reader = InputReader(midway, reader.shape, reader.count)
     spans = find_spans(reader, delta, private=reading.private)
     with torch.no_grad():
         uses = reader.inputs([span.name for span in spans], images)

@@ -20,9 +20,11 @@ from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     place_maps,
     take_apart,
 )
+from fedaudit.attacks.evidence.followed_training import FollowedTraining
 from fedaudit.attacks.evidence.grayscale import is_gray
 from fedaudit.attacks.evidence.labels.head_gradient import read_head
 from fedaudit.attacks.evidence.labels.infer import share_out, solve_all
+from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive, find_spans, trusted
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.evidence.simulated_misfit import simulated_misfit
@@ -70,6 +72,10 @@ class Evidence(Reading):
         noise, clean = self.adaptation.std_of, self.clean
         spans = find_spans(self.reader, self.target, private=self.private, clean=clean, noise=noise)
         return trusted(spans, self.misfit)
+
+    def spans_within(self, reader: InputReader) -> tuple[LayerSpan, ...]:
+        """The same of the network at moments of local training, as `reader` reads it."""
+        return trusted(find_spans(reader, self.target, private=self.private), self.misfit)
 
     def spans_decide(self, layers: Sequence[str] = ()) -> bool:
         """Whether spans that are known as a whole leave the images no freedom.
@@ -208,7 +214,20 @@ def gather_inputs(seen: Observation) -> Evidence:
         adaptation=adaptation,
         photos=ChangedPhotos((), count),
     )
+    if _is_followed(seen, adaptation, count):
+        assert seen.training is not None
+        followed = FollowedTraining(model, seen.training, seen.before, update.tensors)
+        evidence = replace(evidence, followed=followed)
     return replace(evidence, misfit=simulated_misfit(evidence, seen))
+
+
+def _is_followed(seen: Observation, adaptation: Adaptation, count: int) -> bool:
+    """Whether an update of several steps says where the weights were meanwhile."""
+    training, update = seen.training, seen.update
+    if training is None or update is None or update.kind == "gradient":
+        return False
+    several = training.optimizer == "sgd" and training.steps > 1 and count > 1
+    return several and adaptation.exact and not adaptation.scaled
 
 
 def _basics(seen: Observation) -> tuple[int, tuple[int, int, int], Update]:

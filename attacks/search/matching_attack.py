@@ -310,6 +310,7 @@ class MatchingAttack:
                 drifted=leading.drifted,
                 single=evidence.count == 1,
                 averaged=self.restarts == 1,
+                followed=evidence.followed is not None,
             )
             scene.restarts = STARTS if any(one.average for one in stages) else self.restarts
         if self.face_colors and coupled:

@@ -107,6 +107,7 @@ class SearchRun:
             return before
         if variables is None and self._is_left_out(stage, before):
             return before
+        self._follow(stage)
         if variables is None:
             if by_spans and scene.leading is not None and len(before.images):
                 own = [scene.leading.in_own_order(images) for images in before.images]
@@ -144,6 +145,13 @@ class SearchRun:
             scene.leading.evaluations = whole.evaluations
         self._offer(leaves, decode, scene.spans if by_spans else None)
         return StageResult(self.images, leaves, stage.varies)
+
+    def _follow(self, stage: Stage) -> None:
+        """Read the network at each step from now on; nothing before compares with that."""
+        if not stage.follows or self.scene.leading is None:
+            return
+        self.scene.leading.follow(self.images[int(self.best.argmin())])
+        self.best = torch.full_like(self.best, float("inf"))
 
     def _is_left_out(self, stage: Stage, before: StageResult) -> bool:
         """Whether a stage has nothing to do with the images that those before it ended with."""

@@ -12,6 +12,7 @@ from fedaudit.attacks.adaptive.per_example import Gradients
 from fedaudit.attacks.evidence.common_maps import with_whole_maps
 from fedaudit.attacks.evidence.layer_spans import decisive, find_spans, span_distance
 from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.search.mini_batches import follow_steps
 from fedaudit.core.errors import AttackError
 from fedaudit.models.batch_norm import batch_norm_layers
 
@@ -111,7 +112,10 @@ class SpanMatching:
         # The others saw inputs with random parts left out.
         certain = tuple(span for span in spans if span.certain)
         choice = certain if decisive(certain, evidence.pixels, evidence.count) else spans
+        self.reader, self.start = evidence.reader, start
         self.spans = with_whole_maps(evidence.reader, choice, evidence.pixels)
+        whole = tuple(span for span in self.spans if span.whole)
+        self._whole = whole if any(span.alone for span in whole) else ()
 
     @property
     def decides(self) -> bool:
@@ -145,11 +149,10 @@ class SpanMatching:
 
         It decides most of an image, and costs a third of a step by all spans.
         """
-        whole = tuple(span for span in self.spans if span.whole)
-        if not any(span.alone for span in whole):
+        if not self._whole:
             return None
         part = copy.copy(self)
-        part.spans = whole
+        part.reader, part.spans = self.evidence.reader, self._whole
         return part
 
     @property
@@ -171,7 +174,7 @@ class SpanMatching:
         """No gradients, and the mean squared sine over the layers; as `Matching`."""
         del free, functional, differentiable
         self.evaluations += len(which)
-        return (), span_distance(self.evidence.reader, self.spans, images)
+        return (), span_distance(self.reader, self.spans, images)
 
     def objective(self, dummy: Gradients, feature_distance: Tensor) -> Tensor:
         """The distance in units of what generic faces give (`calibrate`), or its root."""
@@ -182,14 +185,24 @@ class SpanMatching:
     def distance(self, images: Tensor) -> float:
         """Mean squared sine over the layers, of a batch `[N, C, H, W]`."""
         with torch.no_grad():
-            return float(span_distance(self.evidence.reader, self.spans, images))
+            return float(span_distance(self.reader, self.spans, images))
+
+    def follow(self, images: Tensor) -> None:
+        """Read the network at each step, as `images` `[N, C, H, W]`, nearly right, tell it."""
+        reader = follow_steps(self.evidence, images)
+        if reader is None:
+            return
+        spans = self.evidence.spans_within(reader)
+        chosen = tuple(span for span in spans if span.name.startswith(self.start))
+        if chosen:
+            self.reader, self.spans = reader, chosen
 
     def in_own_order(self, images: Tensor) -> Tensor:
         """A batch `[N, C, H, W]`, sorted as the maps that are known of each image are, if any.
 
         Between stages images are brought in the order of the labels, which these do not have.
         """
-        known = [span for span in self.spans if span.alone]
+        known = [span for span in self._whole if span.alone]
         if not known:
             return images
         like = images.new_zeros(len(images), len(images))

@@ -103,6 +103,7 @@ def suited(
     drifted: bool = False,
     single: bool = False,
     averaged: bool = False,
+    followed: bool = False,
 ) -> tuple[Stage, ...]:
     """The stages, searched by spans, as they suit a network; those whose `fading` is stated stay.
 
@@ -121,11 +122,16 @@ def suited(
             what explains it better is noise.
         single: Of one photo: a search that failed is made once more from other noise.
         averaged: Of the restarts of a search by each image's own maps the mean goes on.
+        followed: The network is known at each step of local training by images nearly right.
     """
     asked = [stage for stage in stages if stage.fading is None]
-    if (whole or drifted) and asked:
+    if (whole or drifted or followed) and asked:
         rest = (stage for stage in stages if stage.match not in BY_SPANS)
-        turns = grids_in_turn(asked[0], WHOLE_MAPS_FIRST if whole else OF_DRIFT)
+        drift = OF_STEPS if followed else OF_DRIFT
+        turns = grids_in_turn(asked[0], WHOLE_MAPS_FIRST if whole else drift)
+        if followed:
+            by_spans = [n for n, stage in enumerate(turns) if stage.match == "spans"]
+            turns = _step_by_step(turns, by_spans[0 if whole else MIDWAY])
         if whole and averaged:
             turns = tuple(replace(s, average=n + 1 == MEAN_AFTER) for n, s in enumerate(turns))
         return (*turns, *rest)
@@ -143,6 +149,14 @@ def suited(
         again = replace(asked[0], varies=OTHER_NOISE, fading=SPAN_FADING)
         plain.insert(stages.index(asked[0]) + 1, again)
     return tuple(plain)
+
+
+def _step_by_step(turns: Sequence[Stage], first: int) -> tuple[Stage, ...]:
+    """The turns, local training followed from that one on, by the images of the best restart."""
+    return tuple(
+        replace(turn, follows=n >= first, keep=1 if n == first - 1 else turn.keep)
+        for n, turn in enumerate(turns)
+    )
 
 
 def _anew(search: Stage) -> tuple[Stage, Stage]:
@@ -252,6 +266,17 @@ OF_DRIFT: tuple[Turn, ...] = (
     ("spans", 1, 1.0, 0.5, 0.5, 2.0),
 )
 """The same for a batch after several steps that drift (`SpanMatching.drifted`)."""
+
+
+OF_STEPS: tuple[Turn, ...] = (
+    ("spans", 2, 1.0, 1.0, 1.0, 2.0),
+    ("spans", 1, 0.6, 0.5, 0.5, 2.0),
+    ("spans", 2, 1.0, 0.5, 0.5, 2.0),
+    ("spans", 1, 1.2, 0.5, 0.3, 2.0),
+)
+"""The same where local training is followed: in the middle at first, then step by step."""
+MIDWAY = 2
+"""Turns of these before images are near enough to say who shared a mini-batch."""
 
 
 def grids_in_turn(search: Stage, turns: Sequence[Turn]) -> tuple[Stage, ...]:

@@ -88,6 +88,8 @@ class Stage:
         patience: Stop when this many steps brought nothing; 0 never.
         keep: How many restarts go on to the next stage, best first; None keeps all.
         average: The mean of all restarts goes on, alone.
+        follows: The images so far say what the network was like at each step of local training
+            (`SpanMatching.follow`), and with which of them it was trained.
         population: Candidates a generation of CMA-ES; None for its own rule.
         smooth_only: Leave the stage out on networks with non-smooth activations (ReLU,
             max-pooling).
@@ -112,6 +114,7 @@ class Stage:
     patience: int = 0
     keep: int | None = None
     average: bool = False
+    follows: bool = False
     population: int | None = None
     smooth_only: bool = False
     match: Literal["update", "maps", "spans", "whole"] = "update"

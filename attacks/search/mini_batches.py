@@ -1,0 +1,121 @@
+"""Which photos shared a mini-batch, read off an update of several epochs by images nearly right.
+
+Batch norm in training mode marks what a photo sends to a layer by the others of its mini-batch. So
+of all ways to deal the images to an epoch's mini-batches, the true one explains best what the
+update says of layers' inputs: images are exchanged in pairs as long as that gains. Local training
+is then replayed on the images as they are dealt, which says where the weights were at each step
+(Dimitrov et al., TMLR 2022, leave the order of an epoch open; here it is found).
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.evidence.followed_training import FollowedTraining
+from fedaudit.attacks.evidence.labels.of_images import labels_of_images
+from fedaudit.attacks.evidence.layer_inputs import InputReader
+from fedaudit.attacks.evidence.layer_spans import LayerSpan
+from fedaudit.attacks.gathering.gather import Evidence
+
+Batches = list[list[int]]
+
+LAYERS = 3
+"""Whose inputs tell how images are dealt: those of which the update says most."""
+SWEEPS = 2
+"""Over all pairs of an epoch, at most, before the next epoch and before weights are replayed."""
+ROUNDS = 2
+"""Of all epochs: with weights on the line to what was shared, then with replayed ones."""
+
+
+def follow_steps(evidence: Evidence, images: Tensor) -> InputReader | None:
+    """Reads the network as it was at each step, with the mini-batch that it saw.
+
+    Args:
+        evidence: Of an update of several steps.
+        images: `[N, C, H, W]`, nearly the client's.
+
+    Returns:
+        None where the steps cannot be told apart: too many epochs, the last cut short, or labels
+        are not known.
+    """
+    followed, count = evidence.followed, evidence.count
+    labels = labels_of_images(evidence, images).to(images.device)
+    if followed is None or not followed.is_told_apart(count) or bool((labels < 0).any()):
+        return None
+    order, weights = followed.order(count), followed.on_the_line()
+    epochs = followed.epochs(count)
+    for _ in range(ROUNDS):
+        if evidence.coupled and len(epochs[0]) > 1:
+            order = _deal(evidence, followed, weights, order, epochs, images)
+        weights = followed.replayed(images, labels, order)
+    return followed.at(evidence.reader, weights, order)
+
+
+def _deal(
+    evidence: Evidence,
+    followed: FollowedTraining,
+    weights: Sequence[dict[str, Tensor]],
+    order: Sequence[Sequence[int]],
+    epochs: Sequence[range],
+    images: Tensor,
+) -> Batches:
+    """The order in which images explain the update best, by exchanging pairs within an epoch."""
+    reader = followed.at(evidence.reader, weights, order)
+    spans = evidence.spans_within(reader)
+    told = [span for span in spans if span.times == reader.times]
+    told = sorted(told, key=lambda span: float(span.weights.sum()))[-LAYERS:]
+    if not told:
+        return [list(which) for which in order]
+    steps = [
+        _Step(moment, told, images, list(which))
+        for (moment, _), which in zip(reader.moments, order, strict=True)
+    ]
+    for epoch in epochs:
+        for _ in range(SWEEPS):
+            if not _sweep(steps, epoch, told):
+                break
+    return [step.which for step in steps]
+
+
+class _Step:
+    """What a mini-batch sends to some layers."""
+
+    def __init__(
+        self, reader: InputReader, spans: Sequence[LayerSpan], images: Tensor, which: list[int]
+    ) -> None:
+        self.reader, self.spans, self.images, self.which = reader, spans, images, which
+        self.rows = self.of(which)
+
+    def of(self, which: list[int]) -> list[Tensor]:
+        """The rows of each layer, had it seen these images."""
+        with torch.no_grad():
+            uses = self.reader.inputs([span.name for span in self.spans], self.images[which])
+            return [span.rows(uses[span.name]) for span in self.spans]
+
+
+def _sweep(steps: Sequence[_Step], epoch: range, spans: Sequence[LayerSpan]) -> bool:
+    """Make the best exchange of each image with those of other mini-batches; whether any gains."""
+
+    def distance(changed: dict[int, list[Tensor]]) -> float:
+        parts = [changed.get(number, step.rows) for number, step in enumerate(steps)]
+        rows = [torch.cat(several, 1) for several in zip(*parts, strict=True)]
+        apart = [span.distance(own) for span, own in zip(spans, rows, strict=True)]
+        return float(torch.stack(apart).mean())
+
+    best, gained = distance({}), False
+    for one, other in combinations(epoch, 2):
+        for place in range(len(steps[one].which)):
+            tried = []
+            for partner in range(len(steps[other].which)):
+                mine, theirs = list(steps[one].which), list(steps[other].which)
+                mine[place], theirs[partner] = theirs[partner], mine[place]
+                rows = {one: steps[one].of(mine), other: steps[other].of(theirs)}
+                tried.append((distance(rows), partner, mine, theirs, rows))
+            least, _, mine, theirs, rows = min(tried, key=lambda item: item[0])
+            if least < best:
+                best, gained = least, True
+                steps[one].which, steps[one].rows = mine, rows[one]
+                steps[other].which, steps[other].rows = theirs, rows[other]
+    return gained

@@ -178,19 +178,23 @@ def _leading(operator: Operator, size: tuple[int, ...], like: Tensor) -> tuple[T
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(size, generator=generator).to(like)
     block = torch.linalg.qr(start.flatten(1).T).Q
-    space, images = block, block.new_zeros(len(block), 0)
+    width, looked = size[0], LOOKS * PRODUCTS
+    # By rows, and all of it at once: what grows by copies costs as much as the products do.
+    space = block.new_empty(width * (looked + 1), len(block))
+    images = block.new_empty(width * looked, len(block))
+    space[:width], done = block.T, 0
     for _ in range(LOOKS):
         for _ in range(PRODUCTS):
-            image = operator(block.T.reshape(size)).flatten(1).T
-            images = torch.cat([images, image], 1)
+            image = operator(space[done : done + width].reshape(size)).flatten(1)
+            images[done : done + width] = image
+            done += width
             for _ in range(2):
-                image = image - space @ (space.T @ image)
-            block = torch.linalg.qr(image).Q
-            space = torch.cat([space, block], 1)
-        whole = space[:, : images.shape[1]].T @ images
+                image = image - (image @ space[:done].T) @ space[:done]
+            space[done : done + width] = torch.linalg.qr(image.T).Q.T
+        whole = space[:done] @ images[:done].T
         values, vectors = torch.linalg.eigh((whole + whole.T) / 2)
         outside = (1 - values.flip(0)[: size[0]]).clamp_min(0)
         if outside[-1 - SPARE] < SETTLED:
             break
-    maps = space[:, : images.shape[1]] @ vectors.flip(1)[:, : size[0]]
-    return outside, maps.T.reshape(size)
+    maps = vectors.flip(1)[:, :width].T @ space[:done]
+    return outside, maps.reshape(size)

@@ -15,7 +15,7 @@ from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
-from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
+from fedaudit.attacks.search.span_matching import EXACT, SEEN, SpanMatching
 from fedaudit.attacks.search.span_mending import ANEW_BELOW, BURIED, HOPELESS, is_worth_mending
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
 from fedaudit.attacks.search.trace import Trace
@@ -136,7 +136,12 @@ class SearchRun:
             matching = scene.spans
         if whole is not None:
             matching = whole
-        task = Task(matching, leaves, decode, penalty, self.trace)
+
+        def is_exact() -> bool:
+            now = torch.cat([decode(leaf.detach()) for leaf in leaves])
+            return isinstance(matching, SpanMatching) and matching.distance(now) < EXACT
+
+        task = Task(matching, leaves, decode, penalty, self.trace, is_exact)
         mover = stage.mover(task, scene.seed + number)
         if state:
             mover.load({k.removeprefix("move/"): v for k, v in state.items() if "move/" in k})

@@ -14,7 +14,7 @@ from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance, tru
 from fedaudit.attacks.evidence.simulated_misfit import LEAST, simulated_misfit
 from fedaudit.attacks.gathering.gather import gather_inputs
 from fedaudit.attacks.search.span_matching import SpanMatching
-from fedaudit.attacks.search.span_schedules import OF_DRIFT, span_stages, suited
+from fedaudit.attacks.search.span_schedules import OF_DRIFT, OF_STEPS, span_stages, suited
 from fedaudit.attacks.search.variables import Pixels
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update
@@ -114,7 +114,7 @@ def test_grids_take_turns_for_a_batch_of_several_steps() -> None:
         image_shape=SHAPE,
         settings={"steps": 3},
     )
-    assert rebuilt.iterations == sum(round(3 * turn[2]) for turn in OF_DRIFT)
+    assert rebuilt.iterations == sum(round(3 * turn[2]) for turn in OF_STEPS)
     assert torch.isfinite(rebuilt.images).all()
 
 

@@ -48,6 +48,7 @@ class Task:
         matching: How far images are from explaining the update, or from their known maps.
         variables: One leaf `[R, …]` an image, in the order of the batch; changed in place.
         trace: Counts every step.
+        is_exact: Whether nothing is left to be gained, asked after each step of L-BFGS.
     """
 
     matching: Comparison
@@ -55,6 +56,7 @@ class Task:
     decode: Decode
     penalty: Penalty
     trace: Trace
+    is_exact: Callable[[], bool] = lambda: False
 
 
 class Mover(Protocol):

@@ -108,6 +108,8 @@ class Movement:
             self.task.trace.add(float(values.min()))
             if search.stalled(patience, STALLED):
                 return not self.round_wise
+            if search.optimizer == "lbfgs" and self.task.is_exact():
+                return True
         return False
 
     def _losses(

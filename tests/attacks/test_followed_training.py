@@ -1,0 +1,138 @@
+"""Several local steps, step by step: who shared a mini-batch, and where the weights were."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.evidence.layer_inputs import InputReader
+from fedaudit.attacks.evidence.layer_spans import span_distance
+from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
+from fedaudit.attacks.search.mini_batches import follow_steps
+from fedaudit.attacks.search.span_matching import SpanMatching
+from fedaudit.attacks.search.span_schedules import MIDWAY, OF_STEPS, span_stages, suited
+from fedaudit.core.observation import LocalTraining
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_common_maps import drawn
+from test_simulated_misfit import TWO_EPOCHS, seen_of, trained_on
+from test_unmixed_maps import network
+
+
+def evidence_of(training: LocalTraining = TWO_EPOCHS) -> tuple[Evidence, Tensor]:
+    model, images = network(), drawn(4)
+    return gather_inputs(seen_of(model, trained_on(model, images, training), training)), images
+
+
+def dealt(reader: InputReader) -> list[set[frozenset[int]]]:
+    """Who shared a mini-batch in each epoch, whatever the order of the two."""
+    steps = [frozenset(which) for _, which in reader.moments]
+    return [set(steps[:2]), set(steps[2:])]
+
+
+def true_order() -> list[list[int]]:
+    """The mini-batches of `trained_on`."""
+    generator = torch.Generator().manual_seed(7)
+    epochs = [torch.randperm(4, generator=generator).split(2) for _ in range(2)]
+    return [part.tolist() for epoch in epochs for part in epoch]
+
+
+def test_true_photos_say_who_shared_a_mini_batch() -> None:
+    evidence, images = evidence_of()
+    reader = follow_steps(evidence, images)
+    assert reader is not None
+    assert reader.times == 2
+    steps = [frozenset(which) for which in true_order()]
+    assert dealt(reader) == [set(steps[:2]), set(steps[2:])]
+
+
+def test_step_by_step_the_photos_miss_a_tenth_and_less() -> None:
+    evidence, images = evidence_of()
+    reader = follow_steps(evidence, images)
+    assert reader is not None
+    both = [span.name for span in evidence.spans_within(reader) if span.times == 2]
+    assert both
+    midway_spans = evidence.spans
+    with torch.no_grad():
+        for span in midway_spans:
+            if span.name in both:  # the same directions, once and twice
+                midway = float(span_distance(evidence.reader, [span], images))
+                followed = float(span_distance(reader, [replace(span, times=2)], images))
+                assert followed < 0.1 * midway
+
+
+def test_replayed_weights_are_the_clients_own() -> None:
+    evidence, images = evidence_of()
+    followed = evidence.followed
+    assert followed is not None
+    order = true_order()
+    true = followed.replayed(images, torch.arange(4) % 5, order)
+    line = followed.on_the_line()
+    assert len(true) == len(line) == TWO_EPOCHS.steps
+    assert not any(value.any() for value in true[0].values())
+    # After the first step, by hand: one step of SGD on the first mini-batch.
+    model, labels = followed.model, torch.arange(4) % 5
+    loss = torch.nn.functional.cross_entropy(model(images[order[0]]), labels[order[0]])
+    name, parameter = next(iter(model.named_parameters()))
+    (slope,) = torch.autograd.grad(loss, [parameter])
+    assert torch.allclose(true[1][name], -TWO_EPOCHS.lr * slope, rtol=1e-3, atol=1e-6)
+    assert not torch.allclose(line[1][name], true[1][name], rtol=1e-2, atol=1e-6)
+
+
+def test_training_that_diverges_leaves_weights_on_the_line() -> None:
+    evidence, images = evidence_of()
+    assert evidence.followed is not None
+    wild = replace(evidence.followed, training=replace(TWO_EPOCHS, lr=1e30))
+    order = wild.order(4)
+    weights = wild.replayed(images, torch.arange(4) % 5, order)
+    for one, other in zip(weights, wild.on_the_line(), strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        replace(TWO_EPOCHS, steps=3),  # the second epoch is cut short
+        replace(TWO_EPOCHS, steps=8),  # four epochs
+    ],
+)
+def test_epochs_that_cannot_be_told_apart_are_read_midway(training: LocalTraining) -> None:
+    evidence, images = evidence_of(training)
+    assert evidence.followed is not None
+    assert follow_steps(evidence, images) is None
+    spans = SpanMatching(evidence)
+    before = spans.distance(images)
+    spans.follow(images)
+    assert spans.distance(images) == before
+
+
+@pytest.mark.parametrize(
+    "training", [None, replace(TWO_EPOCHS, steps=1), replace(TWO_EPOCHS, optimizer="adam")]
+)
+def test_one_step_unknown_settings_and_adam_are_not_followed(
+    training: LocalTraining | None,
+) -> None:
+    model, images = network(), drawn(4)
+    delta = trained_on(model, images, replace(TWO_EPOCHS, steps=1))
+    assert gather_inputs(seen_of(model, delta, training)).followed is None
+
+
+def test_midway_lies_between_what_was_broadcast_and_what_was_sent() -> None:
+    evidence, _ = evidence_of(replace(TWO_EPOCHS, momentum=0.0))
+    followed = evidence.followed
+    assert followed is not None
+    # Without momentum four steps begin at 0, 1/4, 2/4 and 3/4 of the way.
+    for name, parameter in evidence.reader.model.named_parameters():
+        start = dict(followed.model.named_parameters())[name]
+        assert torch.allclose(parameter - start, 0.375 * followed.delta[name], atol=1e-6)
+
+
+def test_the_best_restart_says_who_shared_a_mini_batch() -> None:
+    stages = suited(span_stages(), open_detail=False, followed=True)
+    assert [stage.follows for stage in stages] == [n >= MIDWAY for n in range(len(OF_STEPS))]
+    assert [stage.keep for stage in stages] == [
+        1 if n == MIDWAY - 1 else None for n in range(len(OF_STEPS))
+    ]

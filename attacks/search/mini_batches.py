@@ -96,7 +96,10 @@ class _Step:
 
 
 def _sweep(steps: Sequence[_Step], epoch: range, spans: Sequence[LayerSpan]) -> bool:
-    """Make the best exchange of each image with those of other mini-batches; whether any gains."""
+    """Make the best exchange of each image with those of other mini-batches; whether any gains.
+
+    Whole mini-batches are exchanged first: which of them was trained on before the other.
+    """
 
     def distance(changed: dict[int, list[Tensor]]) -> float:
         parts = [changed.get(number, step.rows) for number, step in enumerate(steps)]
@@ -105,17 +108,33 @@ def _sweep(steps: Sequence[_Step], epoch: range, spans: Sequence[LayerSpan]) -> 
         return float(torch.stack(apart).mean())
 
     best, gained = distance({}), False
+
+    def exchange(one: int, other: int, dealt: Sequence[tuple[list[int], list[int]]]) -> None:
+        """Take the best of these ways to deal images to two steps, if it is better than now."""
+        nonlocal best, gained
+        tried: list[tuple[float, int, dict[int, list[Tensor]]]] = []
+        for mine, theirs in dealt:
+            rows = {one: steps[one].of(mine), other: steps[other].of(theirs)}
+            tried.append((distance(rows), len(tried), rows))
+        least, number, rows = min(tried, key=lambda item: item[:2])
+        if least < best:
+            best, gained = least, True
+            steps[one].which, steps[other].which = dealt[number]
+            steps[one].rows, steps[other].rows = rows[one], rows[other]
+
     for one, other in combinations(epoch, 2):
+        if len(steps[one].which) == len(steps[other].which):
+            exchange(one, other, [(steps[other].which, steps[one].which)])
         for place in range(len(steps[one].which)):
-            tried = []
-            for partner in range(len(steps[other].which)):
-                mine, theirs = list(steps[one].which), list(steps[other].which)
-                mine[place], theirs[partner] = theirs[partner], mine[place]
-                rows = {one: steps[one].of(mine), other: steps[other].of(theirs)}
-                tried.append((distance(rows), partner, mine, theirs, rows))
-            least, _, mine, theirs, rows = min(tried, key=lambda item: item[0])
-            if least < best:
-                best, gained = least, True
-                steps[one].which, steps[one].rows = mine, rows[one]
-                steps[other].which, steps[other].rows = theirs, rows[other]
+            mine, theirs = steps[one].which, steps[other].which
+            exchange(one, other, [_swapped(mine, theirs, place, k) for k in range(len(theirs))])
     return gained
+
+
+def _swapped(
+    one: list[int], other: list[int], place: int, partner: int
+) -> tuple[list[int], list[int]]:
+    """Two lists with one item of each in the other's place."""
+    mine, theirs = list(one), list(other)
+    mine[place], theirs[partner] = theirs[partner], mine[place]
+    return mine, theirs

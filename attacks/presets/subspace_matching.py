@@ -36,7 +36,9 @@ def subspace_matching(
 
     Of a batch whose photos' own maps come out in closed form (`evidence.unmixed_maps`), five times
     the steps go to a search by these, on a coarse grid and the images' own in turn, and two and a
-    half times the steps to one by all spans; nothing is mended or polished.
+    half times the steps to one by all spans; nothing is mended or polished. Of several steps of
+    SGD, whose settings are known, images that are nearly right say who shared a mini-batch and
+    where the weights were (`mini_batches`); the search goes on step by step.
 
     Args:
         steps: Steps of Adam, from noise; and again after each mending.
@@ -52,7 +54,8 @@ def subspace_matching(
             is the difference between noise and a face; then two and a half times the steps by
             waves, the coarse ones first, with half of it, which falls (`CosineSpectrum`). For one
             photo behind batch norm in training mode None takes 1, a larger weight, twice the steps,
-            coarse grids before the image's own where it is large, and polishes nothing.
+            and coarse grids before the image's own where it is large; then grids take turns, less
+            and less smooth, and what is rougher must explain more to be kept. Nothing is polished.
         polish: L-BFGS steps of 10 iterations at the end.
         face_colors: Weight of the prior that draws the mean and deviation of a batch's colors to
             those of faces, where batch norm in training mode hides them; 0 leaves them open.

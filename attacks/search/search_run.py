@@ -12,6 +12,7 @@ from fedaudit.attacks.evidence.labels.of_images import in_order_of_labels
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.comparison import Comparison, free_rows
 from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
+from fedaudit.attacks.search.image_priors import total_variation
 from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
@@ -206,11 +207,17 @@ class SearchRun:
         if not len(self.images):
             self.images, self.best = dummies, now
             return
-        better = now < self.best
+        better = now + self._roughness(dummies) < self.best + self._roughness(self.images)
         self.best = torch.where(better, now, self.best)
         self.images = torch.where(
             better.to(dummies.device).view(-1, 1, 1, 1, 1), dummies, self.images
         )
+
+    def _roughness(self, images: Tensor) -> Tensor:
+        """What images `[R, N, C, H, W]` pay for their variation when stages are compared, `[R]`."""
+        matching = self.scene.matching
+        weight = matching.roughness if isinstance(matching, SpanMatching) else 0.0
+        return torch.stack([weight * total_variation(one).cpu() for one in images])
 
     def _cull(self, result: StageResult, keep: int) -> StageResult:
         """Only the best restarts go on."""

@@ -22,7 +22,8 @@ from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 from fedaudit.attacks.search.span_mending import HOPELESS, mend, misfit
-from fedaudit.attacks.search.span_schedules import span_stages, suited
+from fedaudit.attacks.search.span_schedules import COUPLED_TURNS, span_stages, suited
+from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import ANEW, MENDED, OTHER_NOISE, Pixels, Scene, StageResult
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update
@@ -216,16 +217,23 @@ def test_waves_follow_a_smooth_search_where_spans_leave_detail_open() -> None:
 
 
 def test_behind_batch_norm_in_training_mode_images_are_held_smooth() -> None:
-    """By more where there are more pixels; never by less than elsewhere."""
+    """By more where there are more pixels; never by less than elsewhere; then less and less."""
     usual = span_stages(steps=10)
     small, middle = (
         suited(usual, open_detail=False, coupled_pixels=3 * size**2) for size in (16, 64)
     )
-    for stages, weights in ((small, [1, 0.5]), (middle, [6, 3])):
-        assert [stage.total_variation for stage in stages] == pytest.approx(weights)
-        assert [stage.optimizer for stage in stages] == ["adam", "adam"]  # nothing is polished
-        assert [(stage.steps, stage.fading) for stage in stages] == [(20, 1)] * 2
-        assert [stage.varies for stage in stages] == [Pixels(start="normal"), MENDED]
+    shares = [1.0, *(turn[4] for turn in COUPLED_TURNS)]
+    for stages, weight in ((small, 1), (middle, 6)):
+        assert [s.total_variation for s in stages] == pytest.approx([weight * x for x in shares])
+        assert {stage.optimizer for stage in stages} == {"adam"}  # nothing is polished
+        assert [(s.steps, s.fading) for s in stages] == [(20, 1), *[(10, 2)] * 3, (15, 2)]
+        starts = ["normal", *["previous"] * 4]
+        assert [s.varies for s in stages] == [
+            Pixels(start=start, coarse=grid)
+            for start, grid in zip(starts, [1, 1, 1, 2, 1], strict=True)
+        ]
+    open_detail = suited(usual, open_detail=True, coupled_pixels=3 * 64**2)
+    assert [stage.varies for stage in open_detail] == [Pixels(start="normal"), MENDED]
     asked = span_stages(fading=2)
     assert suited(asked, open_detail=False, coupled_pixels=12288) == asked
 
@@ -233,7 +241,7 @@ def test_behind_batch_norm_in_training_mode_images_are_held_smooth() -> None:
 def test_large_images_are_first_searched_on_coarse_grids_there() -> None:
     for size, grids in ((112, [2, 1]), (224, [4, 2, 1])):
         stages = suited(span_stages(lr=0.4), open_detail=False, coupled_pixels=3 * size**2)
-        *searches, again = stages
+        searches, turns = stages[: len(grids)], stages[len(grids) :]
         assert [stage.varies for stage in searches] == [
             Pixels(start="previous" if k else "normal", coarse=grid) for k, grid in enumerate(grids)
         ]
@@ -242,8 +250,27 @@ def test_large_images_are_first_searched_on_coarse_grids_there() -> None:
         assert first is not None
         for k, stage in enumerate(searches):
             assert (stage.lr, stage.total_variation) == (0.4 / 2**k, first * 2**k)
-        assert (again.varies, again.lr) == (MENDED, searches[-1].lr / 2)
-        assert again.total_variation == pytest.approx(first * 2 ** (len(grids) - 2))
+        largest = first * 2 ** (len(grids) - 1)
+        assert [stage.total_variation for stage in turns] == pytest.approx(
+            [largest * turn[4] for turn in COUPLED_TURNS]
+        )
+
+
+@pytest.mark.parametrize(("training", "kept"), [(True, "smooth"), (False, "noise")])
+def test_of_one_photo_in_training_mode_noise_must_explain_much_more(
+    training: bool, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a fresh ResNet-18 noise is as much nearer to the spans than the face was by then."""
+    model = network(normalized=True).train(training)
+    spans = spans_in(model, sent(model, drawn(1)), drawn(1))
+    images = {"smooth": torch.full((1, 3, 16, 16), 0.5), "noise": torch.rand(1, 3, 16, 16)}
+    distances = iter((0.0078, 0.0065))
+    monkeypatch.setattr(SpanMatching, "objective", lambda *_: torch.tensor(next(distances)))
+    run = SearchRun(Scene(spans.evidence, spans, torch.Generator()), (), Trace(2, None, None))
+    for one in images.values():
+        run._offer([one], lambda variable: variable)
+    assert torch.equal(run.images[0], images[kept])
+    assert float(run.best) == pytest.approx(0.0078 if kept == "smooth" else 0.0065)
 
 
 def test_a_coarse_grid_draws_no_fine_noise() -> None:

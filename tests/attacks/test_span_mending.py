@@ -227,11 +227,9 @@ def test_behind_batch_norm_in_training_mode_images_are_held_smooth() -> None:
         assert [s.total_variation for s in stages] == pytest.approx([weight * x for x in shares])
         assert {stage.optimizer for stage in stages} == {"adam"}  # nothing is polished
         assert [(s.steps, s.fading) for s in stages] == [(20, 1), *[(10, 2)] * 3, (15, 2)]
-        starts = ["normal", *["previous"] * 4]
-        assert [s.varies for s in stages] == [
-            Pixels(start=start, coarse=grid)
-            for start, grid in zip(starts, [1, 1, 1, 2, 1], strict=True)
-        ]
+        first, *turns = [stage.varies for stage in stages]
+        assert first == Pixels(start="normal")
+        assert turns == [Pixels(start="previous", coarse=grid) for grid in (1, 1, 2, 1)]
     open_detail = suited(usual, open_detail=True, coupled_pixels=3 * 64**2)
     assert [stage.varies for stage in open_detail] == [Pixels(start="normal"), MENDED]
     asked = span_stages(fading=2)

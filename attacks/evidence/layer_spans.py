@@ -36,7 +36,8 @@ smallest singular values are small by themselves, and a layer's maps need the la
 DRIFT = 0.01
 """The same of an update of several steps whose spectrum does not show it."""
 FOLLOWED = 0.002
-"""The same where what enters layers is followed step by step (`mini_batches`)."""
+"""The same where what enters layers is followed step by step (`mini_batches`): of sixteen photos of
+p01 and p02 after two epochs, replayed on images of SSIM 0.59, smaller ones are missed by 0.01."""
 SPARE = 8
 """Singular values beyond the number of positions that are looked at."""
 TRUST = 0.5

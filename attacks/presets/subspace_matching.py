@@ -36,7 +36,7 @@ def subspace_matching(
 
     Of a batch whose photos' own maps come out in closed form (`evidence.unmixed_maps`), five times
     the steps go to a search by these, on a coarse grid and the images' own in turn, and two and a
-    half times the steps to one by all spans; nothing is mended or polished. Of several steps of
+    half times the steps to one by all spans; nothing is mended or polished. Of mini-batches of
     SGD, whose settings are known, images that are nearly right say who shared a mini-batch and
     where the weights were (`mini_batches`); the search goes on step by step.
 

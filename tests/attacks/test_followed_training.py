@@ -3,6 +3,8 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor
 
 from fedaudit.attacks.evidence.layer_spans import span_distance
 from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
+from fedaudit.attacks.presets.subspace_matching import subspace_matching
+from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.mini_batches import follow_steps
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.span_schedules import MIDWAY, OF_STEPS, span_stages, suited
@@ -129,3 +133,31 @@ def test_the_best_restart_says_who_shared_a_mini_batch() -> None:
     assert [stage.keep for stage in stages] == [
         1 if n == MIDWAY - 1 else None for n in range(len(OF_STEPS))
     ]
+
+
+@pytest.mark.parametrize("saves", [6, 8])
+def test_it_goes_on_where_it_was_interrupted_step_by_step(saves: int, tmp_path: Path) -> None:
+    """In the third turn and in the fourth, both of which follow training by the images so far."""
+    model, images = network(), drawn(4)
+    seen = seen_of(model, trained_on(model, images, TWO_EPOCHS), TWO_EPOCHS)
+    attack = subspace_matching(steps=20)
+
+    def generator() -> torch.Generator:
+        return torch.Generator().manual_seed(5)
+
+    whole = attack(seen, generator=generator())
+    checkpoint = Checkpoint(tmp_path / "kept.safetensors", every=0)
+    save, count = checkpoint.save, iter(range(saves))
+
+    def save_or_die(*what: Any) -> None:
+        save(*what)
+        if next(count, None) is None:
+            raise InterruptedError
+
+    dying = SimpleNamespace(save=save_or_die, load=checkpoint.load, every=0, clear=None)
+    with pytest.raises(InterruptedError):
+        attack(seen, generator=generator(), checkpoint=cast("Checkpoint", dying))
+    again = attack(seen, generator=generator(), checkpoint=checkpoint)
+    assert torch.equal(again.images, whole.images)
+    assert again.objective == whole.objective
+    assert again.iterations == whole.iterations

@@ -169,7 +169,7 @@ class SearchRun:
             return not self._is_stuck(before) or self._misses(before, ANEW_BELOW)
         if stage.varies == FINER:
             return before.varied != ANEW
-        return isinstance(stage.varies, CosineSpectrum) and self._misses(before, HOPELESS)
+        return isinstance(stage.varies, CosineSpectrum) and self._misses(before, BURIED)
 
     def _misses(self, before: StageResult, distance: float) -> bool:
         """Whether every restart's images are farther from the spans than that."""

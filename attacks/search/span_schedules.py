@@ -190,12 +190,13 @@ def _by_waves(stages: Sequence[Stage], search: Stage) -> tuple[Stage, ...]:
         by_color=True,
         priors=(WithinRange(),),
     )
+    begin = list(stages).index(search)
     rest = (
         replace(stage, varies=CosineSpectrum()) if stage.match == "spans" else stage
-        for stage in stages
+        for stage in stages[begin:]
         if stage.fading is not None
     )
-    return first, waves, *rest
+    return *stages[:begin], first, waves, *rest
 
 
 def _coupled(stages: Sequence[Stage], unknowns: int, fading: float) -> tuple[Stage, ...]:

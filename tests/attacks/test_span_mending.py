@@ -191,6 +191,31 @@ def test_one_photo_that_was_not_found_is_searched_from_other_noise(
     assert (OTHER_NOISE in begun) == (distance == 0.2 and images == 1)
 
 
+@pytest.mark.parametrize(("distance", "searched"), [(0.1, True), (0.5, False)])
+def test_waves_go_on_unless_noise_buries_the_photo(
+    distance: float, searched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A smooth search of a photo at 112 px ends as far off as 0.1, and waves bring it back."""
+    begun: list[CosineSpectrum] = []
+    begin = CosineSpectrum.begin
+
+    def noted(self: CosineSpectrum, scene: Scene, before: StageResult) -> list[Tensor]:
+        begun.append(self)
+        return begin(self, scene, before)
+
+    monkeypatch.setattr(CosineSpectrum, "begin", noted)
+    monkeypatch.setattr(SpanMatching, "leaves_detail", True)
+    monkeypatch.setattr(SpanMatching, "distance", lambda *_: distance)
+    fedaudit.attack(
+        network(normalized=False),
+        sent(network(normalized=False), drawn(1)),
+        "subspace_matching",
+        image_shape=(3, 16, 16),
+        settings={"steps": 3, "polish": 0},
+    )
+    assert bool(begun) == searched
+
+
 def test_pixels_beyond_the_range_are_held_back() -> None:
     assert float(WithinRange()(drawn(1))) == 0
     assert float(WithinRange(2.0)(torch.tensor([[1.5, -0.5]]))) == pytest.approx(0.5)
@@ -205,6 +230,8 @@ def test_waves_follow_a_smooth_search_where_spans_leave_detail_open() -> None:
     ]
     waves = [isinstance(stage.varies, CosineSpectrum) for stage in kept]
     assert waves == [False, True, True]
+    before = replace(span_stages(fading=2.0)[0], steps=7)
+    assert suited((before, *span_stages()), open_detail=True) == (before, *kept)
     assert WithinRange() in kept[1].priors
     assert [(stage.optimizer, stage.fading) for stage in faded] == [
         *[("adam", 2)] * 2,

@@ -106,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.only:
         rows = []
         for seed, chosen in enumerate(batches):
-            images, labels = faces.images[chosen], torch.arange(options.batch)
+            images = faces.images[chosen]
+            labels = torch.arange(options.batch) % (len(people) - 2)
             update = subspace.update_of(model, images, labels)
             began = time.process_time()
             rebuilt = fedaudit.attack(

@@ -93,9 +93,17 @@ class FollowedTraining:
     def replayed(
         self, images: Tensor, labels: Tensor, order: Sequence[Sequence[int]]
     ) -> list[dict[str, Tensor]]:
-        """The same, as training on `images` moves the weights; what it leaves open on the line.
+        """What was added to the weights as each step begins, by training on images.
 
-        On the line where such training diverges.
+        What such training leaves open of the known end is put on the straight line to it.
+
+        Args:
+            images: `[N, C, H, W]` in [0, 1].
+            labels: `[N]`.
+            order: The images of each step.
+
+        Returns:
+            By name, for each step; `on_the_line` where such training diverges.
         """
         named = dict(self.model.named_parameters())
         still = {name for name in named if is_still(name, self.before, self.delta)}

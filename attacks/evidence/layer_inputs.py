@@ -148,7 +148,7 @@ class InputReader:
         return together
 
     @property
-    def times(self) -> int:
+    def epochs(self) -> int:
         """How often each image enters a layer while the client trains, as far as is known."""
         return sum(len(which) for _, which in self.moments) // self.count or 1
 

@@ -64,7 +64,7 @@ class LayerSpan:
         of_maps: Rows are whole inputs of the layer, one an image, and not their patches.
         alone: Each row of the basis is what one image sends there, in the order of the images.
         trust: Weight among the layers.
-        times: How often each image has a part in it: at several moments of local training.
+        epochs: In how many epochs of local training each image has a part in it.
     """
 
     name: str
@@ -78,22 +78,22 @@ class LayerSpan:
     of_maps: bool = False
     alone: bool = False
     trust: float = 1.0
-    times: int = 1
+    epochs: int = 1
 
     def rows(self, uses: Sequence[Use], count: int | None = None) -> Tensor:
         """The rows that this span constrains, `[g, P, F]`, from the layer's inputs.
 
-        Of a batch of `count` images, as often as they have a part in the span.
+        Of a batch of `count` images, in as many epochs as they have a part in the span.
         """
         if count is not None:
-            uses = [(layer, inputs[: self.times * count]) for layer, inputs in uses]
+            uses = [(layer, inputs[: self.epochs * count]) for layer, inputs in uses]
         if self.of_maps:
             return torch.cat([inputs.flatten(1) for _, inputs in uses])[None]
         return torch.cat([rows_of(layer, inputs) for layer, inputs in uses], 1)
 
     def equations(self, count: int) -> int:
         """How many numbers of a batch of `count` the span leaves no freedom."""
-        free = max(self.basis.shape[2] - self.times * count * self.positions, 0)
+        free = max(self.basis.shape[2] - self.epochs * count * self.positions, 0)
         return int((self.weights > 0).sum()) * free
 
     def distance(self, rows: Tensor) -> Tensor:
@@ -190,14 +190,14 @@ def find_spans(
         least: Directions that each layer is believed, however uncertain.
     """
     positions = reader.positions(private)
-    spectra, times = {}, {}
+    spectra, epochs = {}, {}
     for name in positions:
         if name in target:
             matrix = matrices_of(reader.layers[name][0], target[name].detach()).double()
             total = reader.count * positions[name].positions
-            times[name] = max(min(reader.times, (positions[name].width - 1) // total), 1)
-            spectra[name] = _spectrum(matrix, times[name] * total + SPARE)
-    totals = {n: times[n] * reader.count * positions[n].positions for n in spectra}
+            epochs[name] = max(min(reader.epochs, (positions[name].width - 1) // total), 1)
+            spectra[name] = _spectrum(matrix, epochs[name] * total + SPARE)
+    totals = {n: epochs[n] * reader.count * positions[n].positions for n in spectra}
     beyond = [
         float((sizes[:, totals[name]] / sizes[:, 0].clamp_min(1e-300)).max())
         for name, (sizes, _) in spectra.items()
@@ -211,7 +211,7 @@ def find_spans(
         square = reader.count > 1 and total <= reader.sides(name)[0] < 2 * total
         precision = SQUARE_PRECISION if square else PRECISION
         if reader.moments:
-            precision = shown = FOLLOWED if times[name] == reader.times else DRIFT
+            precision = shown = FOLLOWED if epochs[name] == reader.epochs else DRIFT
         floor = max(precision, shown) * first
         if total < height:
             floor = torch.maximum(precision * first, sizes[:, total : total + 1])
@@ -236,7 +236,7 @@ def find_spans(
                 full=full,
                 floor=relative,
                 certain=positions[name].certain,
-                times=times[name],
+                epochs=epochs[name],
             )
         )
     return tuple(spans)

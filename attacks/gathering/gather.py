@@ -214,24 +214,26 @@ def gather_inputs(seen: Observation) -> Evidence:
         adaptation=adaptation,
         photos=ChangedPhotos((), count),
     )
-    if _is_followed(seen, adaptation, count):
+    if _is_followed(seen, evidence):
         assert seen.training is not None
         followed = FollowedTraining(model, seen.training, seen.before, update.tensors)
         evidence = replace(evidence, followed=followed)
     return replace(evidence, misfit=simulated_misfit(evidence, seen))
 
 
-def _is_followed(seen: Observation, adaptation: Adaptation, count: int) -> bool:
+def _is_followed(seen: Observation, evidence: Evidence) -> bool:
     """Whether an update of several steps says where the weights were meanwhile.
 
     Not where each of them sees all images: two steps on eight photos of p09 and p10 had SSIM 0.81
     and 0.65 so in two networks, 0.79 and 0.65 without (156 and 99 CPU s; benchmarks/subspace.py).
+    Nor where nothing tells who shared a mini-batch, as batch norm in training mode does.
     """
     training, update = seen.training, seen.update
     if training is None or update is None or update.kind == "gradient":
         return False
-    several = training.optimizer == "sgd" and training.steps > 1 and count > training.batch_size
-    return several and adaptation.exact and not adaptation.scaled
+    several = training.optimizer == "sgd" and training.steps > 1
+    mixed = evidence.coupled and evidence.count > training.batch_size
+    return several and mixed and evidence.adaptation.exact and not evidence.adaptation.scaled
 
 
 def _basics(seen: Observation) -> tuple[int, tuple[int, int, int], Update]:

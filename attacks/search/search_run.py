@@ -156,8 +156,8 @@ class SearchRun:
         """Read the network at each step from now on; nothing before compares with that."""
         if not stage.follows or self.scene.leading is None:
             return
-        self.scene.leading.follow(self.images[int(self.best.argmin())])
-        self.best = torch.full_like(self.best, float("inf"))
+        if self.scene.leading.follow(self.images[int(self.best.argmin())]):
+            self.best = torch.full_like(self.best, float("inf"))
 
     def _is_left_out(self, stage: Stage, before: StageResult) -> bool:
         """Whether a stage has nothing to do with the images that those before it ended with."""

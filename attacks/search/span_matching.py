@@ -48,8 +48,8 @@ DRIFTED = 0.01
 images is noise: 2e-3 of two steps on eight photos of p01 and p02, 2e-2 of two epochs of
 mini-batches on sixteen (benchmarks/subspace.py --misfits)."""
 # By a photo of p01 through an iResNet-18 at 112 px, pre-trained for 20 steps: 16 steps of L-BFGS
-# brought it from 56 to 74 dB, from a distance of 2e-5 to 2e-7, for 64 of 165 CPU s. A trained
-# ResNet-18 at 64 px ends at 5e-6 with 39 dB, so that it never stops by this.
+# brought it from 56 to 74 dB, from a distance of 2e-5 to 2e-7, for 64 of 165 CPU s. Photos
+# through a trained ResNet-18 at 64 px end at 5e-6 with 39 dB, above this.
 EXACT = 2e-6
 """Mean squared sine below which L-BFGS stops: what is left cannot be seen."""
 EXPLAINED = 1e-4
@@ -206,15 +206,19 @@ class SpanMatching:
         with torch.no_grad():
             return float(span_distance(self.reader, self.spans, images))
 
-    def follow(self, images: Tensor) -> None:
-        """Read the network at each step, as `images` `[N, C, H, W]`, nearly right, tell it."""
+    def follow(self, images: Tensor) -> bool:
+        """Read the network at each step, as `images` `[N, C, H, W]`, nearly right, tell it.
+
+        Returns whether that is possible; all is read as before where it is not.
+        """
         reader = follow_steps(self.evidence, images)
         if reader is None:
-            return
+            return False
         spans = self.evidence.spans_within(reader)
         chosen = tuple(span for span in spans if span.name.startswith(self.start))
         if chosen:
             self.reader, self.spans = reader, chosen
+        return bool(chosen)
 
     def in_own_order(self, images: Tensor) -> Tensor:
         """A batch `[N, C, H, W]`, sorted as the maps that are known of each image are, if any.

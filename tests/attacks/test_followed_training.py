@@ -41,7 +41,7 @@ def test_true_photos_say_who_shared_a_mini_batch_and_when() -> None:
     evidence, images = evidence_of()
     reader = follow_steps(evidence, images)
     assert reader is not None
-    assert reader.times == 2
+    assert reader.epochs == 2
     assert [set(which) for _, which in reader.moments] == [set(which) for which in true_order()]
 
 
@@ -49,14 +49,14 @@ def test_step_by_step_the_photos_miss_nothing() -> None:
     evidence, images = evidence_of()
     reader = follow_steps(evidence, images)
     assert reader is not None
-    both = [span.name for span in evidence.spans_within(reader) if span.times == 2]
+    both = [span.name for span in evidence.spans_within(reader) if span.epochs == 2]
     assert both
     midway_spans = evidence.spans
     with torch.no_grad():
         for span in midway_spans:
             if span.name in both:  # the same directions, once and twice
                 midway = float(span_distance(evidence.reader, [span], images))
-                followed = float(span_distance(reader, [replace(span, times=2)], images))
+                followed = float(span_distance(reader, [replace(span, epochs=2)], images))
                 assert midway > 1e-3
                 assert followed < 1e-6
 
@@ -115,6 +115,21 @@ def test_one_step_unknown_settings_and_adam_are_not_followed(
     model, images = network(), drawn(4)
     delta = trained_on(model, images, replace(TWO_EPOCHS, steps=1))
     assert gather_inputs(seen_of(model, delta, training)).followed is None
+
+
+def test_without_batch_norm_in_training_mode_nothing_is_followed() -> None:
+    model, images = network().eval(), drawn(4)
+    seen = seen_of(model, trained_on(model, images, TWO_EPOCHS), TWO_EPOCHS)
+    frozen = replace(seen, training=replace(TWO_EPOCHS, batch_norm="eval"))
+    assert gather_inputs(frozen).followed is None
+
+
+def test_mini_batches_too_large_to_search_are_read_midway(monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence, images = evidence_of()
+    monkeypatch.setattr("fedaudit.attacks.search.mini_batches.LARGEST", 5)  # 2 × 2, and both whole
+    assert follow_steps(evidence, images) is not None
+    monkeypatch.setattr("fedaudit.attacks.search.mini_batches.LARGEST", 4)
+    assert follow_steps(evidence, images) is None
 
 
 def test_midway_lies_between_what_was_broadcast_and_what_was_sent() -> None:

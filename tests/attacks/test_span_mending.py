@@ -298,6 +298,18 @@ def test_of_one_photo_in_training_mode_noise_must_explain_much_more(
     assert float(run.best) == pytest.approx(0.0078 if kept == "smooth" else 0.0065)
 
 
+@pytest.mark.parametrize(("exact", "polished"), [(1.0, 1), (0.0, 4)])
+def test_l_bfgs_ends_where_nothing_is_left(
+    exact: float, polished: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedaudit.attacks.search.search_run.EXACT", exact)
+    stages = span_stages(steps=3, mends=0, polish=4, fading=2.0)
+    attack = MatchingAttack(stages=stages, match="spans")
+    update = sent(network(normalized=False), drawn(1))
+    rebuilt = fedaudit.attack(network(normalized=False), update, attack, image_shape=(3, 16, 16))
+    assert rebuilt.iterations == 3 + polished
+
+
 def test_a_coarse_grid_draws_no_fine_noise() -> None:
     model = network(normalized=True)
     update = sent(model, drawn(1))

@@ -20,7 +20,7 @@ COLOR_WEIGHTS = (1.0, 3.0, 6.0)
 of p01 and p02 of OpenPeople vary in them; benchmarks/subspace.py reports on p09 and p10."""
 
 FACE_COLORS = 0.3
-"""Weight of `FaceColors`, likewise."""
+"""Weight of `face_colors`, likewise."""
 
 ImagePrior = Callable[[Tensor], Tensor]
 """Images `[n, C, H, W]` in [0, 1] → penalty, a scalar."""
@@ -57,30 +57,36 @@ def usual_variation(unknowns: int) -> float:
     return VARIATION * math.sqrt(unknowns / VARIATION_AT)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FaceColors:
-    """How far the mean and deviation of a batch's colors are from those of faces.
+def face_colors(images: Tensor) -> Tensor:
+    """How far the mean and deviation of a batch's colors are from those of faces, squared.
 
-    Batch norm in training mode takes each channel's offset and contrast over the batch away before
-    any layer whose inputs are known, so that nothing but a prior can give them back.
+    Batch norm in training mode takes the contrast of a batch away before any layer whose inputs are
+    known, and nearly its colors' offsets, so that hardly anything but a prior gives them back.
 
     Args:
-        weight: Of the squared differences, summed over the channels.
-        mean, deviation: Of red, green and blue over all pixels.
+        images: `[n, C, H, W]`; their channels are red, green and blue, or all like brightness.
+
+    Returns:
+        A scalar, summed over the channels.
     """
+    own, usual = _colors(images)
+    return (own - usual).square().sum()
 
-    weight: float = FACE_COLORS
-    mean: tuple[float, float, float] = FACE_MEAN
-    deviation: tuple[float, float, float] = FACE_DEVIATION
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """A scalar for the batch `[n, C, H, W]`."""
-        mean, deviation = (images.new_tensor(v) for v in (self.mean, self.deviation))
-        if images.shape[1] != len(mean):
-            mean, deviation = mean.mean(), deviation.mean()
-        own = images.transpose(0, 1).flatten(1)
-        apart = (own.mean(1) - mean).square() + (own.std(1) - deviation).square()
-        return self.weight * apart.sum()
+def face_gain(images: Tensor, center: float = 0.0) -> float:
+    """By what factor around `center` the colors of `images` `[n, C, H, W]` are most like faces'."""
+    own, usual = _colors(images - center)
+    usual[0] -= center
+    return float((own * usual).sum() / own.square().sum().clamp_min(1e-12))
+
+
+def _colors(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel of a batch, and of faces; `[2, C]` each."""
+    usual = images.new_tensor([FACE_MEAN, FACE_DEVIATION])
+    if images.shape[1] != usual.shape[1]:
+        usual = usual.mean(1, keepdim=True).repeat(1, images.shape[1])
+    own = images.transpose(0, 1).flatten(1)
+    return torch.stack([own.mean(1), own.std(1)]), usual
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from fedaudit.attacks.search.batch_norm_prior import BatchNormPrior, from_observ
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.color_fit import fit_colors
 from fedaudit.attacks.search.distances import DISTANCES
-from fedaudit.attacks.search.image_priors import FaceColors
 from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
 from fedaudit.attacks.search.map_matching import goal_of
 from fedaudit.attacks.search.matching import Matching
@@ -189,7 +188,8 @@ class MatchingAttack:
         run.search()
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
-        labels, images = evidence.known_labels, with_usual_contrast(matching, run.images[best])
+        labels, of_faces = evidence.known_labels, bool(self.face_colors)
+        images = with_usual_contrast(matching, run.images[best], of_faces=of_faces)
         evaluations, credit = [run.scene.evaluations], False
         if self.match == "spans" or (run.seen_by_spans and evidence.count > 1):
             labels, credit = labels_of_images(evidence, images), run.seen_by_spans
@@ -301,6 +301,9 @@ class MatchingAttack:
             if leading is not None and leading.decides:
                 scene.spans, stages = leading, (*opening(self.stages), *stages)
         coupled = any(m.training for m in batch_norm_layers(evidence.model).values())
+        if coupled:
+            weight = self.face_colors
+            stages = [replace(s, face_colors=weight) if s.match in BY_SPANS else s for s in stages]
         if leading is not None:
             stages = suited(
                 stages,
@@ -313,12 +316,6 @@ class MatchingAttack:
                 followed=evidence.followed is not None,
             )
             scene.restarts = STARTS if any(one.average for one in stages) else self.restarts
-        if self.face_colors and coupled:
-            colors = FaceColors(weight=self.face_colors)
-            stages = tuple(
-                replace(one, priors=(*one.priors, colors)) if one.match in BY_SPANS else one
-                for one in stages
-            )
         exact = exact_photos(evidence, seed) if leading is not None else None
         if exact is not None and leading is not None and leading.distance(exact) > SEEN:
             exact = None

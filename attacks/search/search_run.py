@@ -16,7 +16,7 @@ from fedaudit.attacks.search.image_priors import total_variation
 from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
-from fedaudit.attacks.search.span_matching import EXACT, SEEN, SpanMatching
+from fedaudit.attacks.search.span_matching import EXACT, EXPLAINED, SEEN, SpanMatching
 from fedaudit.attacks.search.span_mending import ANEW_BELOW, BURIED, HOPELESS, is_worth_mending
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
 from fedaudit.attacks.search.trace import Trace
@@ -207,7 +207,8 @@ class SearchRun:
         if not len(self.images):
             self.images, self.best = dummies, now
             return
-        better = now + self._roughness(dummies) < self.best + self._roughness(self.images)
+        rough = now + self._roughness(dummies) < self.best + self._roughness(self.images)
+        better = torch.where(now < EXPLAINED, now < self.best, rough)
         self.best = torch.where(better, now, self.best)
         self.images = torch.where(
             better.to(dummies.device).view(-1, 1, 1, 1, 1), dummies, self.images

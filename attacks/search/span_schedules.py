@@ -128,7 +128,7 @@ def suited(
     if (whole or drifted or followed) and asked:
         rest = (stage for stage in stages if stage.match not in BY_SPANS)
         drift = OF_STEPS if followed else OF_DRIFT
-        turns = grids_in_turn(asked[0], WHOLE_MAPS_FIRST if whole else drift)
+        turns = grids_in_turn(asked[0], WHOLE_MAPS_FIRST if whole else drift, colors_fade=whole)
         if followed:
             by_spans = [n for n, stage in enumerate(turns) if stage.match == "spans"]
             turns = _step_by_step(turns, by_spans[0 if whole else MIDWAY])
@@ -237,7 +237,18 @@ def _coupled(stages: Sequence[Stage], unknowns: int, fading: float) -> tuple[Sta
     smooth = weight * 2**halvings * (asked[0].total_variation or 0.0)
     turns = grids_in_turn(replace(asked[0], total_variation=smooth), COUPLED_TURNS)
     after = choice.index(next(stage for stage in reversed(choice) if stage.fading == fading)) + 1
-    return (*choice[:after], *map(_goes_on, turns), *choice[after:])
+    last = replace(
+        turns[-1],
+        varies=CosineSpectrum(),
+        steps=COUPLED_POLISH,
+        lr=1.0,
+        optimizer="lbfgs",
+        total_variation=0.0,
+        face_colors=0.0,
+        by_color=True,
+        priors=(WithinRange(),),
+    )
+    return (*choice[:after], *map(_goes_on, turns), last, *choice[after:])
 
 
 def _goes_on(turn: Stage) -> Stage:
@@ -273,18 +284,21 @@ STARTS, MEAN_AFTER = 3, 2
 is wrong is by chance."""
 
 
-# By photos of p01 and p02 in training mode, ResNet-18, 64 px. Two through a trained one: SSIM 0.88
-# and 0.80 (14 CPU s) after the search and its mending, as before; 0.93, 0.88 (20) by a turn more on
-# the whole grid; 0.95, 0.92 (20) by a coarse and a fine one; 0.98, 0.95 (23) so. One through a
-# fresh one: 0.86 with a coarse turn first, 0.97 so; pre-trained for 20 steps: 0.98 either way.
+# By photos of p01, p02 and p05 to p08 in training mode, ResNet-18, 64 px. Two of p01 and p02 through
+# a trained one: SSIM 0.88 and 0.80 (14 CPU s) after the search and its mending; with turns on the
+# whole grid, less and less smooth, but drawn to the colors of faces as much as at first, 0.98 and
+# 0.95 (23, with a coarse grid among them, which brings nothing any more); colors fading with the
+# variation, 0.986 and 0.976, then polished by waves 0.989 and 0.982 (22). Fourteen photos: 0.983.
+# Pixels in place of waves are polished into noise (0.976 to 0.84, at a third of the distance).
 COUPLED_TURNS: tuple[Turn, ...] = (
     ("spans", 1, 1.0, 0.5, 0.25, 2.0),
     ("spans", 1, 1.0, 0.5, 0.05, 2.0),
-    ("spans", 2, 1.0, 0.5, 0.017, 2.0),
     ("spans", 1, 1.5, 0.5, 0.005, 2.0),
 )
 """The same for one photo behind batch norm in training mode, once a smooth search is done; the
 variation as a share of that larger weight."""
+COUPLED_POLISH = 10
+"""Steps of L-BFGS by waves after them, without a prior."""
 
 
 # By sixteen photos of p01 and p02, a trained ResNet-18 in training mode, two epochs of mini-batches
@@ -313,8 +327,10 @@ MIDWAY = 2
 """Turns of these before images are near enough to say who shared a mini-batch."""
 
 
-def grids_in_turn(search: Stage, turns: Sequence[Turn]) -> tuple[Stage, ...]:
-    """The stages that `turns` make of a search."""
+def grids_in_turn(
+    search: Stage, turns: Sequence[Turn], *, colors_fade: bool = True
+) -> tuple[Stage, ...]:
+    """The stages that `turns` make of a search, where the colors of faces fade as the variation."""
     assert isinstance(search.varies, Pixels)
     return tuple(
         replace(
@@ -326,6 +342,8 @@ def grids_in_turn(search: Stage, turns: Sequence[Turn]) -> tuple[Stage, ...]:
             lr=lr * search.lr,
             total_variation=variation * (search.total_variation or 0.0),
             fading=fading,
+            face_colors=(variation / turns[0][4] if colors_fade else 1.0) * search.face_colors,
+            colors_fade=colors_fade,
             by_color=number > 0,
             match=match,
         )

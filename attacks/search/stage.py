@@ -13,6 +13,7 @@ from fedaudit.attacks.search.image_priors import (
     GroupConsistency,
     ImagePrior,
     color_variation,
+    face_colors,
     total_variation,
     usual_variation,
 )
@@ -83,6 +84,8 @@ class Stage:
             search by spans: what suits how much they leave open (`suited`).
         square_norm: Weight of the mean square of the variable (keeps latents where the generator
             was trained).
+        face_colors: Weight of the prior that draws colors to those of faces (`face_colors`).
+        colors_fade: It falls as the variation's weight does.
         priors: Further scores of images.
         group: Agreement between restarts.
         patience: Stop when this many steps brought nothing; 0 never.
@@ -109,6 +112,8 @@ class Stage:
     by_color: bool = False
     fading: float | None = 0.0
     square_norm: float = 0.0
+    face_colors: float = 0.0
+    colors_fade: bool = False
     priors: tuple[ImagePrior, ...] = ()
     group: GroupConsistency | None = None
     patience: int = 0
@@ -125,7 +130,7 @@ class Stage:
             raise ValueError("steps, rounds and patience must be at least 0")
         if self.lr <= 0:
             raise ValueError("lr must be > 0")
-        if (self.total_variation or 0) < 0 or self.square_norm < 0:
+        if min(self.total_variation or 0, self.square_norm, self.face_colors) < 0:
             raise ValueError("the weights of priors must be ≥ 0")
         if self.optimizer == "gauss_newton" and not isinstance(self.varies, Pixels):
             raise ValueError("gauss_newton solves for pixels: varies must be Pixels(…)")
@@ -134,11 +139,14 @@ class Stage:
 
     def penalty(self, variable: Tensor, images: Tensor, left: float = 1.0) -> Tensor:
         """What is added to the match, where a share `left` of the steps is still to be made."""
-        penalty = images.new_zeros(())
+        penalty, faded = images.new_zeros(()), left ** (self.fading or 0.0)
         if self.total_variation:
-            weight = self.total_variation * left ** (self.fading or 0.0)
+            weight = self.total_variation * faded
             variation = color_variation if self.by_color else total_variation
             penalty = penalty + weight * variation(images)
+        if self.face_colors:
+            weight = self.face_colors * (faded if self.colors_fade else 1.0)
+            penalty = penalty + weight * face_colors(images)
         if self.square_norm:
             penalty = penalty + self.square_norm * variable.square().mean()
         for prior in self.priors:

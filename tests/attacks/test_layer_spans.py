@@ -13,7 +13,7 @@ import fedaudit
 from fedaudit.attacks.evidence.layer_inputs import InputReader, rows_of
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, find_spans, span_distance
 from fedaudit.attacks.evidence.position_embedding import photo_by_position
-from fedaudit.attacks.search.image_priors import FaceColors
+from fedaudit.attacks.search.image_priors import FACE_DEVIATION, FACE_MEAN, face_colors, face_gain
 from fedaudit.core.errors import AttackError
 from fedaudit.scoring.image_metrics import PSNR
 
@@ -190,14 +190,28 @@ def test_a_batch_of_a_transformer_is_searched_for() -> None:
     assert photo_by_position(reading) is None  # type: ignore[arg-type]
 
 
-def test_colors_of_a_batch_are_drawn_to_those_of_faces() -> None:
-    prior = FaceColors(weight=1.0, mean=(0.4, 0.5, 0.6), deviation=(0.1, 0.2, 0.3))
-    noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+def faces_noise(channels: int) -> Tensor:
+    """Noise with the mean and deviation of faces' colors; `[2, channels, 16, 16]`."""
+    noise = torch.randn(2, channels, 16, 16, generator=torch.Generator().manual_seed(0))
     noise = (noise - noise.mean((0, 2, 3), keepdim=True)) / noise.std((0, 2, 3), keepdim=True)
-    scale, shift = (torch.tensor(v)[:, None, None] for v in ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
-    assert float(prior(noise * scale + shift)) == pytest.approx(0, abs=1e-6)
-    assert float(prior(noise * scale + shift + 0.1)) == pytest.approx(3 * 0.01, rel=1e-3)
-    assert float(prior(noise.mean(1, keepdim=True) * 0 + 0.5)) == pytest.approx(0.04, rel=1e-3)
+    mean, deviation = torch.tensor(FACE_MEAN), torch.tensor(FACE_DEVIATION)
+    if channels == 1:
+        mean, deviation = mean.mean()[None], deviation.mean()[None]
+    return noise * deviation[:, None, None] + mean[:, None, None]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colors_of_a_batch_are_drawn_to_those_of_faces(channels: int) -> None:
+    images = faces_noise(channels)
+    assert float(face_colors(images)) == pytest.approx(0, abs=1e-6)
+    assert float(face_colors(images + 0.1)) == pytest.approx(channels * 0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("center", [0.0, 0.5])
+def test_the_contrast_of_a_batch_that_faces_have_is_found(center: float) -> None:
+    for gain in (0.5, 1.0, 1.25):
+        changed = center + (faces_noise(3) - center) / gain
+        assert face_gain(changed, center) == pytest.approx(gain, rel=1e-3)
 
 
 def shuffled(update: dict[str, Tensor]) -> dict[str, Tensor]:

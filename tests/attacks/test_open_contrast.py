@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.search.image_priors import FACE_DEVIATION
+from fedaudit.attacks.search.image_priors import FACE_DEVIATION, face_gain
 from fedaudit.attacks.search.open_contrast import with_usual_contrast
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -82,3 +82,37 @@ def test_a_pale_photo_whose_contrast_the_update_tells_weakly_stays_pale(
     assert torch.equal(with_usual_contrast(spans, pale), pale)
     monkeypatch.setattr("fedaudit.attacks.search.open_contrast.TOLD", (0.9, 1.1, float("inf")))
     assert with_usual_contrast(spans, pale).std() > 1.2 * pale.std()
+
+
+class BatchNormed(nn.Module):
+    """A convolution without bias, and batch norm, which hides the contrast in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.second, self.head = nn.Conv2d(8, 16, 3), nn.Linear(16, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = F.leaky_relu(self.norm(self.first(images)))
+        scores: Tensor = self.head(F.leaky_relu(self.second(maps)).mean((2, 3)))
+        return scores
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("contrast", [0.6, 1.25])
+def test_a_face_behind_batch_norm_gets_the_brightness_of_faces(
+    contrast: float, training: bool
+) -> None:
+    """Paler or stronger, around black, which padding shows: where batch norm hides it alone."""
+    torch.manual_seed(0)
+    model, image = BatchNormed().train(training), photo()
+    image = image * face_gain(image)  # as bright as faces are
+    named = dict(model.named_parameters())
+    loss = F.cross_entropy(model(image), torch.tensor([1]))
+    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    spans = spans_in(model, update, image)
+    found = with_usual_contrast(spans, contrast * image, of_faces=True)
+    if training:
+        assert (found - image).abs().mean() < 0.02
+    else:
+        assert torch.equal(found, contrast * image)

@@ -16,6 +16,7 @@ from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.image_priors import (
     WithinRange,
     color_variation,
+    face_colors,
     total_variation,
 )
 from fedaudit.attacks.search.matching_attack import MatchingAttack
@@ -250,13 +251,16 @@ def test_behind_batch_norm_in_training_mode_images_are_held_smooth() -> None:
         suited(usual, open_detail=False, coupled_pixels=3 * size**2) for size in (16, 64)
     )
     shares = [1.0, *(turn[4] for turn in COUPLED_TURNS)]
-    for stages, weight in ((small, 1), (middle, 6)):
+    for (*stages, last), weight in ((small, 1), (middle, 6)):
         assert [s.total_variation for s in stages] == pytest.approx([weight * x for x in shares])
-        assert {stage.optimizer for stage in stages} == {"adam"}  # nothing is polished
-        assert [(s.steps, s.fading) for s in stages] == [(20, 1), *[(10, 2)] * 3, (15, 2)]
-        first, *turns = [stage.varies for stage in stages]
-        assert first == Pixels(start="normal")
-        assert turns == [Pixels(start="previous", coarse=grid) for grid in (1, 1, 2, 1)]
+        assert {stage.optimizer for stage in stages} == {"adam"}
+        assert [(s.steps, s.fading) for s in stages] == [(20, 1), (10, 2), (10, 2), (15, 2)]
+        assert [stage.varies for stage in stages] == [
+            Pixels(start="normal"),
+            *[Pixels(start="previous")] * 3,
+        ]
+        assert (last.varies, last.optimizer) == (CosineSpectrum(), "lbfgs")
+        assert (last.total_variation, last.face_colors) == (0, 0)
     open_detail = suited(usual, open_detail=True, coupled_pixels=3 * 64**2)
     assert [stage.varies for stage in open_detail] == [Pixels(start="normal"), MENDED]
     asked = span_stages(fading=2)
@@ -266,7 +270,7 @@ def test_behind_batch_norm_in_training_mode_images_are_held_smooth() -> None:
 def test_large_images_are_first_searched_on_coarse_grids_there() -> None:
     for size, grids in ((112, [2, 1]), (224, [4, 2, 1])):
         stages = suited(span_stages(lr=0.4), open_detail=False, coupled_pixels=3 * size**2)
-        searches, turns = stages[: len(grids)], stages[len(grids) :]
+        searches, turns = stages[: len(grids)], stages[len(grids) : -1]
         assert [stage.varies for stage in searches] == [
             Pixels(start="previous" if k else "normal", coarse=grid) for k, grid in enumerate(grids)
         ]
@@ -281,21 +285,48 @@ def test_large_images_are_first_searched_on_coarse_grids_there() -> None:
         )
 
 
-@pytest.mark.parametrize(("training", "kept"), [(True, "smooth"), (False, "noise")])
+def test_the_colors_of_faces_fade_as_images_become_less_smooth() -> None:
+    """What they give back of a photo's contrast spoils it once the update says more."""
+    usual = [replace(stage, face_colors=0.3) for stage in span_stages()]
+    first, *turns, last = suited(usual, open_detail=False, coupled_pixels=3 * 64**2)
+    assert (first.face_colors, first.colors_fade, last.face_colors) == (0.3, False, 0.0)
+    shares = [turn[4] / COUPLED_TURNS[0][4] for turn in COUPLED_TURNS]
+    assert [stage.face_colors for stage in turns] == pytest.approx([0.3 * s for s in shares])
+    assert all(stage.colors_fade for stage in turns)
+    of_batch = suited(usual, open_detail=False, whole=True)
+    assert all(stage.colors_fade for stage in of_batch)
+    drifted = suited(usual, open_detail=False, drifted=True)  # far from the update to the end
+    assert {(stage.face_colors, stage.colors_fade) for stage in drifted} == {(0.3, False)}
+
+    images, turn = drawn(1), replace(turns[0], total_variation=0.0)
+    full = float(turn.penalty(images, images))
+    assert full == pytest.approx(0.3 * float(face_colors(images)))
+    assert float(turn.penalty(images, images, left=0.5)) == pytest.approx(full / 4)
+    steady = replace(turn, colors_fade=False)
+    assert float(steady.penalty(images, images, left=0.5)) == pytest.approx(full)
+
+
+@pytest.mark.parametrize(
+    ("training", "unit", "kept"), [(True, 1, "smooth"), (False, 1, "noise"), (True, 0.01, "noise")]
+)
 def test_of_one_photo_in_training_mode_noise_must_explain_much_more(
-    training: bool, kept: str, monkeypatch: pytest.MonkeyPatch
+    training: bool, unit: float, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through a fresh ResNet-18 noise is as much nearer to the spans than the face was by then."""
+    """Through a fresh ResNet-18 noise is as much nearer to the spans than the face was by then.
+
+    What explains an update as well as exact images do is none.
+    """
     model = network(normalized=True).train(training)
     spans = spans_in(model, sent(model, drawn(1)), drawn(1))
     images = {"smooth": torch.full((1, 3, 16, 16), 0.5), "noise": torch.rand(1, 3, 16, 16)}
-    distances = iter((0.0078, 0.0065))
+    far, near = 0.0078 * unit, 0.0065 * unit
+    distances = iter((far, near))
     monkeypatch.setattr(SpanMatching, "objective", lambda *_: torch.tensor(next(distances)))
     run = SearchRun(Scene(spans.evidence, spans, torch.Generator()), (), Trace(2, None, None))
     for one in images.values():
         run._offer([one], lambda variable: variable)
     assert torch.equal(run.images[0], images[kept])
-    assert float(run.best) == pytest.approx(0.0078 if kept == "smooth" else 0.0065)
+    assert float(run.best) == pytest.approx(far if kept == "smooth" else near)
 
 
 @pytest.mark.parametrize(("exact", "polished"), [(1.0, 1), (0.0, 4)])

@@ -303,7 +303,9 @@ class MatchingAttack:
         coupled = any(m.training for m in batch_norm_layers(evidence.model).values())
         if coupled:
             weight = self.face_colors
-            stages = [replace(s, face_colors=weight) if s.match in BY_SPANS else s for s in stages]
+            stages = tuple(
+                replace(one, face_colors=weight) if one.match in BY_SPANS else one for one in stages
+            )
         if leading is not None:
             stages = suited(
                 stages,

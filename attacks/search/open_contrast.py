@@ -2,7 +2,7 @@
 
 from torch import Tensor, cat, tensor
 
-from fedaudit.attacks.search.image_priors import FACE_DEVIATION, face_gain
+from fedaudit.attacks.search.image_priors import FACE_DEVIATION, exposure
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 from fedaudit.models.batch_norm import batch_norm_layers
 
@@ -31,7 +31,8 @@ def with_usual_contrast(spans: object, images: Tensor, *, of_faces: bool = False
         spans: What they were compared with; contrast is open to spans of layers alone.
         images: `[N, C, H, W]` in [0, 1], which are near the update; others stay.
         of_faces: They are known to be of faces: behind batch norm in training mode, which hides the
-            contrast of a batch but for its ε, brightness counts, too, and contrast may fall.
+            contrast of a batch but for its ε, their highlights are those of others, and contrast
+            may fall.
     """
     if not isinstance(spans, SpanMatching):
         return images
@@ -44,7 +45,7 @@ def with_usual_contrast(spans: object, images: Tensor, *, of_faces: bool = False
         if not least <= spans.distance(center + STRETCHED * apart) <= allowed:
             continue
         if hidden and of_faces:  # the prior on their colors has drawn them there, or nearly
-            found = (center + face_gain(images, center) * apart).clamp(0, 1)
+            found = (center + exposure(images, center) * apart).clamp(0, 1)
             return found if spans.distance(found) <= allowed else images
         paler, stronger, farther = TOLD
         around = (spans.distance(center + factor * apart) for factor in (paler, stronger))

@@ -284,7 +284,7 @@ STARTS, MEAN_AFTER = 3, 2
 is wrong is by chance."""
 
 
-# By photos of p01, p02 and p05 to p08 in training mode, ResNet-18, 64 px. Two of p01 and p02 through
+# By photos of p01, p02, p05 to p08 in training mode, ResNet-18, 64 px. Two of p01 and p02 through
 # a trained one: SSIM 0.88 and 0.80 (14 CPU s) after the search and its mending; with turns on the
 # whole grid, less and less smooth, but drawn to the colors of faces as much as at first, 0.98 and
 # 0.95 (23, with a coarse grid among them, which brings nothing any more); colors fading with the

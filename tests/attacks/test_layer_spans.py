@@ -13,7 +13,13 @@ import fedaudit
 from fedaudit.attacks.evidence.layer_inputs import InputReader, rows_of
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, find_spans, span_distance
 from fedaudit.attacks.evidence.position_embedding import photo_by_position
-from fedaudit.attacks.search.image_priors import FACE_DEVIATION, FACE_MEAN, face_colors, face_gain
+from fedaudit.attacks.search.image_priors import (
+    FACE_DEVIATION,
+    FACE_HIGHLIGHT,
+    FACE_MEAN,
+    exposure,
+    face_colors,
+)
 from fedaudit.core.errors import AttackError
 from fedaudit.scoring.image_metrics import PSNR
 
@@ -208,10 +214,12 @@ def test_colors_of_a_batch_are_drawn_to_those_of_faces(channels: int) -> None:
 
 
 @pytest.mark.parametrize("center", [0.0, 0.5])
-def test_the_contrast_of_a_batch_that_faces_have_is_found(center: float) -> None:
+def test_the_contrast_is_found_with_which_highlights_are_as_photos_of_faces_have_them(
+    center: float,
+) -> None:
+    images = torch.linspace(0, FACE_HIGHLIGHT / 0.98, 1000).repeat(2, 3, 5, 1)
     for gain in (0.5, 1.0, 1.25):
-        changed = center + (faces_noise(3) - center) / gain
-        assert face_gain(changed, center) == pytest.approx(gain, rel=1e-3)
+        assert exposure(center + (images - center) / gain, center) == pytest.approx(gain, rel=1e-3)
 
 
 def shuffled(update: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.search.image_priors import FACE_DEVIATION, face_gain
+from fedaudit.attacks.search.image_priors import FACE_DEVIATION, exposure
 from fedaudit.attacks.search.open_contrast import with_usual_contrast
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -106,7 +106,7 @@ def test_a_face_behind_batch_norm_gets_the_brightness_of_faces(
     """Paler or stronger, around black, which padding shows: where batch norm hides it alone."""
     torch.manual_seed(0)
     model, image = BatchNormed().train(training), photo()
-    image = image * face_gain(image)  # as bright as faces are
+    image = image * exposure(image)  # as bright as faces are
     named = dict(model.named_parameters())
     loss = F.cross_entropy(model(image), torch.tensor([1]))
     update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))

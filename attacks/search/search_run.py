@@ -12,6 +12,7 @@ from fedaudit.attacks.evidence.labels.of_images import in_order_of_labels
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.comparison import Comparison, free_rows
 from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
+from fedaudit.attacks.search.faint_images import redraw_faint
 from fedaudit.attacks.search.image_priors import total_variation
 from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
@@ -108,7 +109,7 @@ class SearchRun:
             return before
         if variables is None and self._is_left_out(stage, before):
             return before
-        self._follow(stage)
+        before = self._follow(stage, before, begins=variables is None)
         if variables is None:
             if by_spans and scene.leading is not None and len(before.images):
                 own = [scene.leading.in_own_order(images) for images in before.images]
@@ -152,12 +153,20 @@ class SearchRun:
         self._offer(leaves, decode, scene.spans if by_spans else None)
         return StageResult(self.images, leaves, stage.varies)
 
-    def _follow(self, stage: Stage) -> None:
-        """Read the network at each step from now on; nothing before compares with that."""
-        if not stage.follows or self.scene.leading is None:
-            return
-        if self.scene.leading.follow(self.images[int(self.best.argmin())]):
+    def _follow(self, stage: Stage, before: StageResult, *, begins: bool) -> StageResult:
+        """Read the network at each step from now on; nothing before compares with that.
+
+        A stage that begins, and is not resumed, draws anew those images so far of which the update
+        says next to nothing.
+        """
+        spans = self.scene.leading
+        if not stage.follows or spans is None:
+            return before
+        if begins:
+            self.images = torch.stack([redraw_faint(spans, images) for images in self.images])
+        if spans.follow(self.images[int(self.best.argmin())]):
             self.best = torch.full_like(self.best, float("inf"))
+        return replace(before, images=self.images)
 
     def _is_left_out(self, stage: Stage, before: StageResult) -> bool:
         """Whether a stage has nothing to do with the images that those before it ended with."""

@@ -192,7 +192,9 @@ class MatchingAttack:
         images = with_usual_contrast(matching, run.images[best], of_faces=of_faces)
         evaluations, credit = [run.scene.evaluations], False
         if self.match == "spans" or (run.seen_by_spans and evidence.count > 1):
-            labels, credit = labels_of_images(evidence, images), run.seen_by_spans
+            reader = run.scene.leading.reader if run.scene.leading else None
+            labels = labels_of_images(evidence, images, reader)
+            credit = run.seen_by_spans
             if run.exact is None:  # what closed forms give has its colors
                 images = fit_colors(seen, run.scene.leading, images, labels, evaluations)
         else:

@@ -56,6 +56,8 @@ def follow_steps(evidence: Evidence, images: Tensor) -> InputReader | None:
         return None
     for _ in range(ROUNDS):
         order = _assign(evidence, followed, weights, order, epochs, images)
+        reader = followed.at(evidence.reader, weights, order)
+        labels = labels_of_images(evidence, images, reader).to(images.device)
         weights = followed.replayed(images, labels, order)
     return followed.at(evidence.reader, weights, order)
 

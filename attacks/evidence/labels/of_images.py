@@ -2,10 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.labels.head_gradient import read_head, unscale
-from fedaudit.attacks.evidence.layer_inputs import deterministic
+from fedaudit.attacks.evidence.layer_inputs import InputReader, deterministic
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.models.class_head import head_inputs
 from fedaudit.models.facenet import FaceNet
@@ -13,34 +13,56 @@ from fedaudit.models.foreign_network import ForeignFaceNet
 
 RIDGE = 1e-6
 """On the Gram matrix of what the head sees of the images, relative to its mean diagonal."""
+RIDGE_OF_STEPS = 1e-2
+"""The same where the weights at each step are nearly known: of sixteen photos of p01 and p02 after
+two epochs, two networks, 13 and 9 labels are right of images of SSIM 0.67 and 0.57 by the network
+that was broadcast, 15 and 12 so, 15 and 11 with 1e-6; of the true images 14 and 15, 15 and 15."""
 
 
-def labels_of_images(reading: Reading, images: Tensor) -> Tensor:
+def labels_of_images(reading: Reading, images: Tensor, reader: InputReader | None = None) -> Tensor:
     """Labels `[N]` of `images` `[N, C, H, W]`; -1 where the head was not shared or cannot be read.
 
     The head's gradient is Σ_i e_i x_iᵀ, and x_i, what the head sees of image i, is known with the
     image: the upstream gradients e_i are solved for, and of each only the entry of the true class
-    is negative (iDLG, Zhao et al. 2020, for batches in any order).
+    is negative (iDLG, Zhao et al. 2020, for batches in any order). After several steps the sum is
+    over these, too, and an image has an e_i in each epoch.
+
+    Args:
+        reading: Of the update.
+        images: All of them.
+        reader: Of the network at each step, where that is known.
     """
     nobody = torch.full((len(images),), -1)
     head = read_head(reading.model, reading.target, reading.count, reading.shape)
     if head is None or reading.private:
         return nobody
-    if not isinstance(reading.model, FaceNet) or isinstance(reading.model, ForeignFaceNet):
-        with torch.no_grad():
-            inputs = head_inputs(reading.model, images)
-    else:
-        with deterministic(reading.model), torch.no_grad():
-            inputs = reading.model.embedding(reading.model.features(images))
-    if inputs.shape != (len(images), head.weight.shape[1]):
+    everybody = [(reading.model, list(range(len(images))))]
+    steps = [(one.model, list(which)) for one, which in reader.moments] if reader else []
+    entered = [_entering_head(model, images[which]) for model, which in steps or everybody]
+    owners = torch.tensor([place for _, which in steps or everybody for place in which])
+    inputs = torch.cat(entered)
+    if inputs.shape != (len(owners), head.weight.shape[1]):
         return nobody
     seen, gradient = inputs.double(), head.gradient.double()
     if head.unit:
         seen, gradient = F.normalize(seen, dim=1), unscale(gradient, head.weight.double())
     gram = seen @ seen.T
-    gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
-    labels: Tensor = torch.linalg.solve(gram, seen @ gradient.T).argmin(1)
+    ridge = RIDGE_OF_STEPS if steps else RIDGE
+    gram += ridge * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
+    upstream = torch.linalg.solve(gram, seen @ gradient.T)
+    each = upstream.new_zeros(len(images), upstream.shape[1])
+    labels: Tensor = each.index_add(0, owners.to(each.device), upstream).argmin(1)
     return labels.cpu()
+
+
+def _entering_head(model: nn.Module, images: Tensor) -> Tensor:
+    """What the head sees of images `[n, C, H, W]`."""
+    if not isinstance(model, FaceNet) or isinstance(model, ForeignFaceNet):
+        with torch.no_grad():
+            return head_inputs(model, images)
+    with deterministic(model), torch.no_grad():
+        inputs: Tensor = model.embedding(model.features(images))
+        return inputs
 
 
 def in_order_of_labels(reading: Reading, images: Tensor) -> Tensor:

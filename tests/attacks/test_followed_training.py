@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.evidence.labels.of_images import labels_of_images
 from fedaudit.attacks.evidence.layer_spans import span_distance
 from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
@@ -18,6 +19,7 @@ from fedaudit.attacks.search.mini_batches import follow_steps
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.span_schedules import MIDWAY, OF_STEPS, span_stages, suited
 from fedaudit.core.observation import LocalTraining
+from fedaudit.models.class_head import find_class_head, head_inputs
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_common_maps import drawn
@@ -77,6 +79,31 @@ def test_replayed_weights_are_the_clients_own() -> None:
     (slope,) = torch.autograd.grad(loss, [parameter])
     assert torch.allclose(true[1][name], -TWO_EPOCHS.lr * slope, rtol=1e-3, atol=1e-6)
     assert not torch.allclose(line[1][name], true[1][name], rtol=1e-2, atol=1e-6)
+
+
+def test_labels_are_those_that_each_steps_head_was_told() -> None:
+    """Where weights move far, what the head saw before they did is not what it saw."""
+    evidence, images = evidence_of()
+    followed, order = evidence.followed, true_order()
+    assert followed is not None
+    generator, labels = torch.Generator().manual_seed(0), torch.tensor([2, 0, 4, 1])
+
+    def moved() -> dict[str, Tensor]:
+        named = followed.model.named_parameters()
+        return {name: torch.randn(p.shape, generator=generator) * 3 * p.std() for name, p in named}
+
+    reader = followed.at(evidence.reader, [moved() for _ in order], order)
+    head = find_class_head(followed.model, images.shape[1:])
+    assert head is not None
+    gradient = torch.zeros_like(evidence.target[head.name])
+    for moment, which in reader.moments:
+        upstream = 0.3 * torch.rand(len(which), len(gradient), generator=generator)
+        upstream[torch.arange(len(which)), labels[list(which)]] = -1.0
+        gradient += upstream.T @ head_inputs(moment.model, images[list(which)]).detach()
+    told = replace(evidence, target={**evidence.target, head.name: gradient})
+    assert labels_of_images(told, images, reader).equal(labels)
+    assert not labels_of_images(told, images).equal(labels)
+    assert labels_of_images(told, images, told.reader).equal(labels_of_images(told, images))
 
 
 def test_training_that_diverges_leaves_weights_on_the_line() -> None:

@@ -28,7 +28,7 @@ from fedaudit.attacks.search.distances import DISTANCES
 from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
 from fedaudit.attacks.search.map_matching import goal_of
 from fedaudit.attacks.search.matching import Matching
-from fedaudit.attacks.search.open_contrast import with_usual_contrast
+from fedaudit.attacks.search.open_contrast import with_usual_contrast, with_usual_exposure
 from fedaudit.attacks.search.search_run import SearchRun, steps_of
 from fedaudit.attacks.search.span_matching import (
     SEEN,
@@ -188,8 +188,11 @@ class MatchingAttack:
         run.search()
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
-        labels, of_faces = evidence.known_labels, bool(self.face_colors)
-        images = with_usual_contrast(matching, run.images[best], of_faces=of_faces)
+        labels, images = evidence.known_labels, run.images[best]
+        if any(stage.face_colors for stage in run.stages):
+            images = with_usual_exposure(run.scene.leading, images)
+        else:
+            images = with_usual_contrast(matching, images)
         evaluations, credit = [run.scene.evaluations], False
         if self.match == "spans" or (run.seen_by_spans and evidence.count > 1):
             reader = run.scene.leading.reader if run.scene.leading else None

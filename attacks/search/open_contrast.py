@@ -4,7 +4,6 @@ from torch import Tensor, cat, tensor
 
 from fedaudit.attacks.search.image_priors import FACE_DEVIATION, exposure
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
-from fedaudit.models.batch_norm import batch_norm_layers
 
 CENTERS = (0.5, 0.0)
 """What a network subtracts from images, where that is told by none of its layers."""
@@ -19,7 +18,7 @@ KEPT = 0.005, 0.0
 """Shares of pixels, at either end, that may leave [0, 1]; the second where that is seen."""
 
 
-def with_usual_contrast(spans: object, images: Tensor, *, of_faces: bool = False) -> Tensor:
+def with_usual_contrast(spans: object, images: Tensor) -> Tensor:
     """Images as they are, or with the contrast of faces where the update does not say theirs.
 
     A convolution without bias and a group norm behind it give the same maps of an image and of a
@@ -30,23 +29,14 @@ def with_usual_contrast(spans: object, images: Tensor, *, of_faces: bool = False
     Args:
         spans: What they were compared with; contrast is open to spans of layers alone.
         images: `[N, C, H, W]` in [0, 1], which are near the update; others stay.
-        of_faces: They are known to be of faces: behind batch norm in training mode, which hides the
-            contrast of a batch but for its ε, their highlights are those of others, and contrast
-            may fall.
     """
     if not isinstance(spans, SpanMatching):
         return images
-    near = spans.distance(images)
-    explained = min(UNSEEN[0] * near + UNSEEN[1], SEEN)
-    least, allowed = (0.0, explained) if near <= explained else (near / AS_FAR, near * AS_FAR)
-    hidden = any(m.training for m in batch_norm_layers(spans.evidence.model).values())
+    near, (least, allowed) = spans.distance(images), _bounds(spans, images)
     for center in CENTERS:
         apart = images - center
         if not least <= spans.distance(center + STRETCHED * apart) <= allowed:
             continue
-        if hidden and of_faces:  # the prior on their colors has drawn them there, or nearly
-            found = (center + exposure(images, center) * apart).clamp(0, 1)
-            return found if spans.distance(found) <= allowed else images
         paler, stronger, farther = TOLD
         around = (spans.distance(center + factor * apart) for factor in (paler, stronger))
         if min(around) > farther * near:  # weakly, but the search has ended at the contrast sent
@@ -57,6 +47,33 @@ def with_usual_contrast(spans: object, images: Tensor, *, of_faces: bool = False
                 return found
         return images
     return images
+
+
+def with_usual_exposure(spans: SpanMatching | None, images: Tensor) -> Tensor:
+    """A batch of faces with the highlights of others, where the update does not say its contrast.
+
+    Batch norm in training mode hides that of a whole batch, but for its ε.
+
+    Args:
+        spans: What the update says of layers' inputs.
+        images: `[N, C, H, W]` in [0, 1]; as they are where that would be farther from the spans.
+    """
+    if spans is None:
+        return images
+    least, allowed = _bounds(spans, images)
+    for center in CENTERS:
+        apart = images - center
+        if least <= spans.distance(center + STRETCHED * apart) <= allowed:
+            found = (center + exposure(images, center) * apart).clamp(0, 1)
+            return found if spans.distance(found) <= allowed else images
+    return images
+
+
+def _bounds(spans: SpanMatching, images: Tensor) -> tuple[float, float]:
+    """The distances at which images of another contrast are as near to the update as these."""
+    near = spans.distance(images)
+    explained = min(UNSEEN[0] * near + UNSEEN[1], SEEN)
+    return (0.0, explained) if near <= explained else (near / AS_FAR, near * AS_FAR)
 
 
 def _stretched(apart: Tensor, center: float, kept: float) -> Tensor:

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Over the 138 photos of p03 … p08 of OpenPeople (MIT) at 64 px; means of batches of 8 differ by
-# 0.04 from each other, deviations by 0.02. benchmarks/subspace.py attacks p09 and p10.
+# Over the 138 photos of p03 … p08 of OpenPeople (MIT) at 64 px (benchmarks/face_contrast.py); means
+# of batches of 8 differ by 0.04 from each other, deviations by 0.02. benchmarks/subspace.py attacks
+# p09 and p10.
 FACE_MEAN, FACE_DEVIATION = (0.464, 0.370, 0.303), (0.262, 0.205, 0.186)
 """Of red, green and blue in aligned face crops."""
 
-BELOW_HIGHLIGHT, FACE_HIGHLIGHT = 0.98, 0.857
+BELOW_HIGHLIGHT, FACE_HIGHLIGHT = 0.98, 0.856
 """Share of a photo's numbers that are less than its highlights, and these, of the same photos: by
-one of them the contrast of another is told to 4 %, by mean and deviation to 8 % (p01 to p08, each
-person by the others), as who takes a photo exposes it for its highlights."""
+them the contrast of another is told to 5 %, by mean and deviation to 8 % (p01 to p08, each person
+by the others: benchmarks/face_contrast.py). The brightest number tells it to 4 %, but of images
+that are not exact it is noise."""
 
 VARIATION, VARIATION_AT = 0.3, 1024
 """Weight of the total variation, and unknown numbers (a gray image of 32 px) of its images."""

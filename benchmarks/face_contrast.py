@@ -1,0 +1,77 @@
+"""What other people's photos say of a photo's colors, and how well of its contrast.
+
+    python benchmarks/face_contrast.py            # some seconds
+    python benchmarks/face_contrast.py --size 112
+
+Prints the constants of `attacks/search/image_priors.py`, from the photos of p03 to p08 of
+OpenPeople: mean and deviation of each color, and the highlights, a value that so many of a photo's
+numbers are less than. Then, of each person of p01 to p08 by the seven others, how wrong the
+contrast of a photo is that each of them tells (root mean square). p09 and p10, on whom
+`benchmarks/subspace.py` reports, take no part.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.search.image_priors import BELOW_HIGHLIGHT
+from fedaudit.data.face_set import FaceSet
+from fedaudit.data.openpeople import openpeople
+
+KNOWN = ("p03", "p04", "p05", "p06", "p07", "p08")
+ASKED = ("p01", "p02", *KNOWN)
+QUANTILES = (0.9, 0.95, 0.98, 0.99, 1.0)
+
+
+def photos_of(faces: FaceSet, people: Sequence[str]) -> Tensor:
+    """`[n, C, H, W]`."""
+    return faces.images[[k for k, person in enumerate(faces.people) if person in people]]
+
+
+def colors(images: Tensor) -> Tensor:
+    """Mean and deviation of each color of `[n, C, H, W]`; `[n, 2 C]`."""
+    return torch.cat([images.mean((2, 3)), images.flatten(2).std(2)], 1)
+
+
+def highlights(share: float) -> Callable[[Tensor], Tensor]:
+    """What so much of the numbers of each image is less than; `[n, 1]`."""
+    return lambda images: images.flatten(1).quantile(share, 1)[:, None]
+
+
+def error(faces: FaceSet, measure: Callable[[Tensor], Tensor]) -> float:
+    """Root mean square by which the factor that is best by others' mean differs from 1."""
+    wrong = []
+    for person in ASKED:
+        others = [other for other in ASKED if other != person]
+        usual = measure(photos_of(faces, others)).mean(0)
+        own = measure(photos_of(faces, [person]))
+        wrong.append((own * usual).sum(1) / own.square().sum(1) - 1)
+    return float(torch.cat(wrong).square().mean().sqrt())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the constants and the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", type=int, default=64, help="pixels a side")
+    faces = openpeople(size=parser.parse_args(arguments).size)
+    known = photos_of(faces, KNOWN)
+    pooled = known.transpose(0, 1).flatten(1)
+    bright = highlights(BELOW_HIGHLIGHT)(known)
+    print(f"{len(known)} photos of {', '.join(KNOWN)}")
+    print("mean", *(f"{value:.3f}" for value in pooled.mean(1)))
+    print("deviation", *(f"{value:.3f}" for value in pooled.std(1)))
+    print(f"highlights {float(bright.mean()):.3f} (deviation {float(bright.std()):.3f})\n")
+    print("| contrast told by | wrong by |\n|---|---|")
+    print(f"| mean and deviation of each color | {error(faces, colors):.1%} |")
+    for share in QUANTILES:
+        print(
+            f"| the value that {share:.0%} are less than | {error(faces, highlights(share)):.1%} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -288,7 +288,7 @@ is wrong is by chance."""
 # a trained one: SSIM 0.88 and 0.80 (14 CPU s) after the search and its mending; with turns on the
 # whole grid, less and less smooth, but drawn to the colors of faces as much as at first, 0.98 and
 # 0.95 (23, with a coarse grid among them, which brings nothing any more); colors fading with the
-# variation, 0.986 and 0.976, then polished by waves 0.989 and 0.982 (22). Fourteen photos: 0.983.
+# variation, 0.986 and 0.976, then polished by waves 0.989 and 0.982 (22). Twelve photos: 0.984.
 # Pixels in place of waves are polished into noise (0.976 to 0.84, at a third of the distance).
 COUPLED_TURNS: tuple[Turn, ...] = (
     ("spans", 1, 1.0, 0.5, 0.25, 2.0),

@@ -27,7 +27,7 @@ def redraw_faint(spans: SpanMatching, images: Tensor) -> Tensor:
         images: `[N, C, H, W]` in [0, 1].
 
     Returns:
-        The images themselves where none, or all, of them are faint.
+        The images themselves where none of them is faint, or the update would miss hardly any.
     """
     with torch.no_grad():
         whole, rises = spans.distance(images), []
@@ -37,6 +37,6 @@ def redraw_faint(spans: SpanMatching, images: Tensor) -> Tensor:
             rises.append(spans.distance(without) - whole)
         rise = torch.tensor(rises)
         faint = (rise < FAINT * rise.median()).to(images.device)
-        if bool(faint.all()) or not bool(faint.any()):
+        if rise.median() <= 0 or not bool(faint.any()):
             return images
         return torch.where(faint.view(-1, 1, 1, 1), images[~faint].mean(0), images)

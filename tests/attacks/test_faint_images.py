@@ -43,7 +43,9 @@ def test_an_image_that_is_not_missed_becomes_the_mean_of_the_others() -> None:
     assert torch.allclose(redrawn[2], images[kept].mean(0))
 
 
-@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+@pytest.mark.parametrize(
+    "weights", [[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [-1.0, -1.0, -4.0, 1.0]]
+)
 def test_where_none_says_less_than_the_others_all_stay(weights: list[float]) -> None:
     images = drawn(4)
     spans = cast("SpanMatching", Weighed(images, torch.tensor(weights)))

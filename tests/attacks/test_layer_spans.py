@@ -222,6 +222,11 @@ def test_the_contrast_is_found_with_which_highlights_are_as_photos_of_faces_have
         assert exposure(center + (images - center) / gain, center) == pytest.approx(gain, rel=1e-3)
 
 
+def test_highlights_of_more_numbers_than_torch_sorts_are_found() -> None:
+    images = torch.linspace(0, 1, 100).repeat(3, 600, 100)[None]  # 18 million
+    assert exposure(images) == pytest.approx(FACE_HIGHLIGHT / 0.98, rel=0.02)
+
+
 def shuffled(update: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same numbers, with the entries of every row in another order: other spans."""
     generator = torch.Generator().manual_seed(0)

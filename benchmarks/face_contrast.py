@@ -6,8 +6,9 @@
 Prints the constants of `attacks/search/image_priors.py`, from the photos of p03 to p08 of
 OpenPeople: mean and deviation of each color, and the highlights, a value that so many of a photo's
 numbers are less than. Then, of each person of p01 to p08 by the seven others, how wrong the
-contrast of a photo is that each of them tells (root mean square). p09 and p10, on whom
-`benchmarks/subspace.py` reports, take no part.
+contrast of a photo is that each of them tells (root mean square); and how wrong that of ORL's
+photos, which others took, by those of p03 to p08. p09 and p10, on whom `benchmarks/subspace.py`
+reports, take no part.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from torch import Tensor
 from fedaudit.attacks.search.image_priors import BELOW_HIGHLIGHT
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
+from fedaudit.data.orl import orl
 
 KNOWN = ("p03", "p04", "p05", "p06", "p07", "p08")
 ASKED = ("p01", "p02", *KNOWN)
@@ -40,15 +42,19 @@ def highlights(share: float) -> Callable[[Tensor], Tensor]:
     return lambda images: images.flatten(1).quantile(share, 1)[:, None]
 
 
+def misses(usual: Tensor, own: Tensor) -> Tensor:
+    """By how much the factors differ from 1 that bring `[n, k]` nearest to what is usual, `[k]`."""
+    return (own * usual).sum(1) / own.square().sum(1) - 1
+
+
 def error(faces: FaceSet, measure: Callable[[Tensor], Tensor]) -> float:
-    """Root mean square by which the factor that is best by others' mean differs from 1."""
-    wrong = []
+    """Root mean square of what each person's photos miss by the mean of the others'."""
+    missed = []
     for person in ASKED:
         others = [other for other in ASKED if other != person]
         usual = measure(photos_of(faces, others)).mean(0)
-        own = measure(photos_of(faces, [person]))
-        wrong.append((own * usual).sum(1) / own.square().sum(1) - 1)
-    return float(torch.cat(wrong).square().mean().sqrt())
+        missed.append(misses(usual, measure(photos_of(faces, [person]))))
+    return float(torch.cat(missed).square().mean().sqrt())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,20 +63,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
-    faces = openpeople(size=parser.parse_args(arguments).size)
+    size = parser.parse_args(arguments).size
+    faces, elsewhere = openpeople(size=size), orl(size=size).images
     known = photos_of(faces, KNOWN)
     pooled = known.transpose(0, 1).flatten(1)
-    bright = highlights(BELOW_HIGHLIGHT)(known)
     print(f"{len(known)} photos of {', '.join(KNOWN)}")
     print("mean", *(f"{value:.3f}" for value in pooled.mean(1)))
     print("deviation", *(f"{value:.3f}" for value in pooled.std(1)))
-    print(f"highlights {float(bright.mean()):.3f} (deviation {float(bright.std()):.3f})\n")
-    print("| contrast told by | wrong by |\n|---|---|")
-    print(f"| mean and deviation of each color | {error(faces, colors):.1%} |")
-    for share in QUANTILES:
-        print(
-            f"| the value that {share:.0%} are less than | {error(faces, highlights(share)):.1%} |"
-        )
+    for name, images in (("highlights", known), ("highlights of ORL", elsewhere)):
+        bright = highlights(BELOW_HIGHLIGHT)(images)
+        print(f"{name} {float(bright.mean()):.3f} (deviation {float(bright.std()):.3f})")
+    print("\n| contrast told by | OpenPeople: wrong by | ORL: wrong by |\n|---|---|---|")
+    ways = {"mean and deviation of each color": colors}
+    ways |= {f"the value that {q:.0%} are less than": highlights(q) for q in QUANTILES}
+    for name, measure in ways.items():
+        there = misses(measure(known).mean(0), measure(elsewhere)).square().mean().sqrt()
+        print(f"| {name} | {error(faces, measure):.1%} | {float(there):.1%} |")
 
 
 if __name__ == "__main__":

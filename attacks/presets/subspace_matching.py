@@ -58,7 +58,8 @@ def subspace_matching(
             and less smooth, and what is rougher must explain more to be kept. Nothing is polished.
         polish: L-BFGS steps of 10 iterations at the end.
         face_colors: Weight of the prior that draws the mean and deviation of a batch's colors to
-            those of faces, where batch norm in training mode hides them; 0 leaves them open.
+            those of faces, where batch norm in training mode hides them; their contrast is then
+            taken so that they have the highlights of faces. 0 for images of anything else.
         restarts: Independent starts, one after the other; the one with the least distance is kept.
         layers: Only weights whose names start with one of these; () takes all.
         seconds: Wall-clock limit; results then depend on the machine. None for none.

@@ -16,8 +16,8 @@ FACE_MEAN, FACE_DEVIATION = (0.464, 0.370, 0.303), (0.262, 0.205, 0.186)
 BELOW_HIGHLIGHT, FACE_HIGHLIGHT = 0.98, 0.856
 """Share of a photo's numbers that are less than its highlights, and these, of the same photos: by
 them the contrast of another is told to 5 %, by mean and deviation to 8 % (p01 to p08, each person
-by the others: benchmarks/face_contrast.py). The brightest number tells it to 4 %, but of images
-that are not exact it is noise."""
+by the others: benchmarks/face_contrast.py); of ORL's, which others took, to 16 and 18 %. The
+brightest number tells it to 4 %, but of images that are not exact it is noise."""
 
 LARGEST_SORTED = 1_000_000
 """Numbers of a batch whose highlights are looked for, evenly chosen: torch sorts 16 million."""
@@ -88,7 +88,7 @@ def face_colors(images: Tensor) -> Tensor:
 
 
 def exposure(images: Tensor, center: float = 0.0) -> float:
-    """By what factor around `center` `[n, C, H, W]` have the highlights of photos of faces."""
+    """The factor around `center` that gives `[n, C, H, W]` the highlights of photos of faces."""
     numbers = images.flatten().float()
     numbers = numbers[:: -(-len(numbers) // LARGEST_SORTED)]
     highlight = float(numbers.quantile(BELOW_HIGHLIGHT))

@@ -96,7 +96,8 @@ class MatchingAttack:
             have them.
         reads_gray: Search one channel where the update proves that images are gray.
         face_colors: Weight of the prior that draws the colors of a batch to those of faces, behind
-            batch norm in training mode, which hides them; with match = "spans".
+            batch norm in training mode, which hides them; with match = "spans". Their contrast is
+            then taken by the highlights that faces have.
         unknown: How a head, or more, that stays on the device is met. "joint": solved for with the
             images, as far as it acts on what was shared: what the inputs of the last layers span
             (`layer_spans`), or one free vector an image (`Matching`). "learned": trained to

@@ -33,6 +33,19 @@ costs a pass, and there are as many as pairs of images. Two mini-batches of eigh
 s each through a ResNet-18 at 64 px), four have 390, two of thirty-two over a thousand."""
 
 
+def are_told_apart(evidence: Evidence) -> bool:
+    """Whether images can say who shared a mini-batch: epochs are few and whole, and batches small.
+
+    No image is looked at.
+    """
+    followed, count = evidence.followed, evidence.count
+    if followed is None or not followed.is_told_apart(count):
+        return False
+    order = followed.order(count)
+    sizes = [len(order[step]) for step in followed.epochs(count)[0]]
+    return sum(one * other + 1 for one, other in combinations(sizes, 2)) <= LARGEST
+
+
 def follow_steps(evidence: Evidence, images: Tensor) -> InputReader | None:
     """Reads the network as it was at each step, with the mini-batch that it saw.
 
@@ -45,12 +58,9 @@ def follow_steps(evidence: Evidence, images: Tensor) -> InputReader | None:
         cut short, or labels that are not known.
     """
     followed, count = evidence.followed, evidence.count
-    if followed is None or not followed.is_told_apart(count):
+    if followed is None or not are_told_apart(evidence):
         return None
     order, weights, epochs = followed.order(count), followed.on_the_line(), followed.epochs(count)
-    sizes = [len(order[step]) for step in epochs[0]]
-    if sum(one * other + 1 for one, other in combinations(sizes, 2)) > LARGEST:
-        return None
     labels = labels_of_images(evidence, images).to(images.device)
     if bool((labels < 0).any()):
         return None

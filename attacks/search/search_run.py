@@ -16,6 +16,7 @@ from fedaudit.attacks.search.faint_images import redraw_faint
 from fedaudit.attacks.search.image_priors import total_variation
 from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.mini_batches import are_told_apart
 from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
 from fedaudit.attacks.search.span_matching import EXACT, EXPLAINED, SEEN, SpanMatching
 from fedaudit.attacks.search.span_mending import ANEW_BELOW, BURIED, HOPELESS, is_worth_mending
@@ -160,13 +161,15 @@ class SearchRun:
         says next to nothing.
         """
         spans = self.scene.leading
-        if not stage.follows or spans is None:
+        if not stage.follows or spans is None or not are_told_apart(self.scene.evidence):
             return before
+        images = self.images
         if begins:
-            self.images = torch.stack([redraw_faint(spans, images) for images in self.images])
-        if spans.follow(self.images[int(self.best.argmin())]):
-            self.best = torch.full_like(self.best, float("inf"))
-        return replace(before, images=self.images)
+            images = torch.stack([redraw_faint(spans, one) for one in images])
+        if not spans.follow(images[int(self.best.argmin())]):
+            return before
+        self.images, self.best = images, torch.full_like(self.best, float("inf"))
+        return replace(before, images=images)
 
     def _is_left_out(self, stage: Stage, before: StageResult) -> bool:
         """Whether a stage has nothing to do with the images that those before it ended with."""
@@ -217,7 +220,8 @@ class SearchRun:
             self.images, self.best = dummies, now
             return
         rough = now + self._roughness(dummies) < self.best + self._roughness(self.images)
-        better = torch.where(now < EXPLAINED, now < self.best, rough)
+        nearest = torch.minimum(now, self.best)
+        better = torch.where(nearest < EXPLAINED, now < self.best, rough)
         self.best = torch.where(better, now, self.best)
         self.images = torch.where(
             better.to(dummies.device).view(-1, 1, 1, 1, 1), dummies, self.images

@@ -1,6 +1,7 @@
 """Images that an update would hardly miss."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -58,34 +59,38 @@ def test_of_one_step_on_a_batch_each_image_is_missed() -> None:
     assert torch.equal(redraw_faint(spans, images), images)
 
 
-@pytest.mark.parametrize("begins", [True, False])
+@pytest.mark.parametrize(
+    ("begins", "told", "follows"),
+    [(True, True, True), (False, True, True), (True, False, True), (True, True, False)],
+)
 def test_they_are_drawn_anew_as_a_search_begins_to_follow_steps(
-    begins: bool, monkeypatch: pytest.MonkeyPatch
+    begins: bool, told: bool, follows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not when it is resumed: the images that were saved say what the network was like."""
+    """Not when it is resumed, as saved images say what the network was like, nor for nothing."""
     model, images = network(normalized=True).train(), drawn(3)
     spans = spans_in(model, sent(model, images), images)
-    monkeypatch.setattr(SpanMatching, "distance", Weighed(images, torch.tensor([1, 1, 0])).distance)
-    seen: list[Tensor] = []
+    weighed, seen, best = Weighed(images, torch.tensor([1, 1, 0])), list[Tensor](), torch.zeros(1)
 
     def follow(_: SpanMatching, now: Tensor) -> bool:
         seen.append(now)
-        return True
+        return follows
 
+    monkeypatch.setattr(SpanMatching, "distance", lambda _, now: weighed.distance(now))
     monkeypatch.setattr(SpanMatching, "follow", follow)
+    monkeypatch.setattr("fedaudit.attacks.search.search_run.are_told_apart", lambda _: told)
     run = SearchRun(Scene(spans.evidence, spans, torch.Generator()), (), Trace(2, None, None))
     run.scene = SimpleNamespace(leading=spans, evidence=spans.evidence)  # type: ignore[assignment]
-    run.images, run.best = images[None], torch.zeros(1)
+    run.images, run.best = images[None], best
     stage = Stage(varies=Pixels(), steps=1, lr=0.1, match="spans", follows=True)
     before = run._follow(stage, StageResult(run.images), begins=begins)
     wanted = torch.stack([images[0], images[1], images[:2].mean(0) if begins else images[2]])
+    if not told or not follows:
+        assert torch.equal(run.images[0], images)
+        assert torch.equal(run.best, best)
+        assert len(seen) == told
+        return
     assert torch.equal(seen[0], wanted)
     assert torch.equal(before.images[0], wanted)
+    assert torch.equal(run.images[0], wanted)
     assert bool(run.best.isinf())
-    still = replace_follows(stage)
-    assert run._follow(still, before, begins=True) is before
-
-
-def replace_follows(stage: Stage) -> Stage:
-    """The same stage, which follows nothing."""
-    return Stage(varies=stage.varies, steps=stage.steps, lr=stage.lr, match=stage.match)
+    assert run._follow(replace(stage, follows=False), before, begins=True) is before

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.evidence.labels.of_images import labels_of_images
+from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import span_distance
+from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.checkpoint import Checkpoint
-from fedaudit.attacks.search.mini_batches import follow_steps
+from fedaudit.attacks.search.mini_batches import ROUNDS, follow_steps
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.span_schedules import MIDWAY, OF_STEPS, span_stages, suited
 from fedaudit.core.observation import LocalTraining
@@ -104,6 +106,30 @@ def test_labels_are_those_that_each_steps_head_was_told() -> None:
     assert labels_of_images(told, images, reader).equal(labels)
     assert not labels_of_images(told, images).equal(labels)
     assert labels_of_images(told, images, told.reader).equal(labels_of_images(told, images))
+
+
+def test_training_is_replayed_with_labels_of_each_step_and_results_have_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, images = network(), drawn(4)
+    seen = seen_of(model, trained_on(model, images, TWO_EPOCHS), TWO_EPOCHS)
+    asked: dict[str, list[int]] = {"mini_batches": [], "matching_attack": []}
+    for module, moments in asked.items():
+
+        def listen(
+            reading: Reading,
+            images: Tensor,
+            reader: InputReader | None = None,
+            moments: list[int] = moments,
+        ) -> Tensor:
+            moments.append(len(reader.moments) if reader else 0)
+            return labels_of_images(reading, images, reader)
+
+        monkeypatch.setattr(f"fedaudit.attacks.search.{module}.labels_of_images", listen)
+    follow_steps(gather_inputs(seen), images)
+    assert asked["mini_batches"] == [0, *[TWO_EPOCHS.steps] * ROUNDS]
+    subspace_matching(steps=10)(seen, generator=torch.Generator().manual_seed(0))
+    assert asked["matching_attack"] == [TWO_EPOCHS.steps]
 
 
 def test_training_that_diverges_leaves_weights_on_the_line() -> None:

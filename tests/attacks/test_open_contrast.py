@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import fedaudit
+from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.image_priors import FACE_DEVIATION, exposure
 from fedaudit.attacks.search.open_contrast import with_usual_contrast, with_usual_exposure
 
@@ -116,3 +118,26 @@ def test_a_face_behind_batch_norm_gets_the_brightness_of_faces(
         assert (found - image).abs().mean() < 0.02
     else:
         assert torch.equal(found, contrast * image)
+
+
+@pytest.mark.parametrize(("training", "weight"), [(True, 0.3), (True, 0.0), (False, 0.3)])
+def test_an_attack_on_faces_gives_that_brightness_where_batch_norm_hides_it(
+    training: bool, weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model, image = BatchNormed().train(training), photo()
+    asked: list[str] = []
+    for name in ("with_usual_exposure", "with_usual_contrast"):
+
+        def listen(_: object, images: Tensor, name: str = name) -> Tensor:
+            asked.append(name)
+            return images
+
+        monkeypatch.setattr(f"fedaudit.attacks.search.matching_attack.{name}", listen)
+    named = dict(model.named_parameters())
+    loss = F.cross_entropy(model(image), torch.tensor([1]))
+    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    attack = subspace_matching(steps=2, polish=0, face_colors=weight)
+    fedaudit.attack(model, update, attack, image_shape=(3, 10, 10))
+    hidden = training and weight > 0
+    assert asked == ["with_usual_exposure" if hidden else "with_usual_contrast"]

@@ -329,6 +329,19 @@ def test_of_one_photo_in_training_mode_noise_must_explain_much_more(
     assert float(run.best) == pytest.approx(far if kept == "smooth" else near)
 
 
+def test_what_explains_an_update_gives_way_to_nothing_smoother(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, rough = network(normalized=True).train(), torch.rand(1, 3, 16, 16)
+    spans = spans_in(model, sent(model, drawn(1)), drawn(1))
+    distances = iter((9e-5, 2e-4))
+    monkeypatch.setattr(SpanMatching, "objective", lambda *_: torch.tensor(next(distances)))
+    run = SearchRun(Scene(spans.evidence, spans, torch.Generator()), (), Trace(2, None, None))
+    for one in (rough, torch.full((1, 3, 16, 16), 0.5)):
+        run._offer([one], lambda variable: variable)
+    assert torch.equal(run.images[0], rough)
+
+
 @pytest.mark.parametrize(("exact", "polished"), [(1.0, 1), (0.0, 4)])
 def test_l_bfgs_ends_where_nothing_is_left(
     exact: float, polished: int, monkeypatch: pytest.MonkeyPatch

@@ -21,6 +21,7 @@ from fedaudit.attacks.adaptive.sparsity import (
     misses_entries,
     zeros_of,
 )
+from fedaudit.attacks.evidence.labels.leading_svd import leading_svd
 from fedaudit.attacks.evidence.round_averaging import deviation, rounds_of
 from fedaudit.core.observation import DefenseFacts, Observation
 from fedaudit.models.batch_norm import replay_mode
@@ -169,15 +170,15 @@ def noise_scale(tensors: Tensors, first_fc: str = "", count: int = 1) -> float |
     if first_fc in tensors:
         matrix = tensors[first_fc].flatten(1).double()
         if count < min(matrix.shape) // 2:
-            left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
-            rest = matrix - (left[:, :count] * sizes[:count]) @ right[:count]
+            left, sizes, right = leading_svd(matrix, count)
+            rest = matrix - (left * sizes) @ right
             free = (matrix.shape[0] - count) * (matrix.shape[1] - count)
             std = float(rest.square().sum().div(free).sqrt())
             signal = float(matrix.square().mean().sqrt())
             if std < SMALLEST_NOISE * signal:
                 return None
             # What is taken away of noise with the signal, differs from row to row.
-            shares = 1 - left[:, :count].square().sum(1, keepdim=True)
+            shares = 1 - left.square().sum(1, keepdim=True)
             within = shares[:, 0] > TAKEN
             return std if _even((rest / shares.clamp_min(TAKEN).sqrt())[within]) else None
     spread = {n: _robust(v) for n, v in tensors.items() if v.numel() >= LARGE and v.dim() > 1}

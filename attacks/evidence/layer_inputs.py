@@ -23,7 +23,7 @@ READABLE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention)
 """Layers whose gradient has the form above; `InputReader` checks that of each."""
 CONFIRMED = 1e-2
 """Share of a gradient of our own that may lie outside of its inputs' span, by rounding."""
-RIDGE = 1e-9
+RIDGE = 1e-11
 """On the Gram matrix of rows, relative to its mean diagonal."""
 
 

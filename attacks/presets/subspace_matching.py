@@ -52,11 +52,13 @@ def subspace_matching(
             and nothing is polished. None takes 2. Where the spans are few for so many pixels
             (MobileFaceNet) it makes half more steps with twice the weight, which stays: there that
             is the difference between noise and a face; then two and a half times the steps by
-            waves, the coarse ones first, with half of it, which falls (`CosineSpectrum`). For one
-            photo behind batch norm in training mode None takes 1, a larger weight, twice the steps,
-            and coarse grids before the image's own where it is large; then grids take turns, less
-            and less smooth, and what is rougher must explain more to be kept. Nothing is polished.
-        polish: L-BFGS steps of 10 iterations at the end.
+            waves, the coarse ones first, with half of it, which falls (`CosineSpectrum`), and more
+            steps of L-BFGS; all of that once more, from other noise, where it ends far from the
+            spans. For one photo behind batch norm in training mode None takes 1, a larger weight,
+            twice the steps, and coarse grids before the image's own where it is large; then grids
+            take turns, less and less smooth, and what is rougher must explain more to be kept; ten
+            steps of L-BFGS end it, whatever `polish` says.
+        polish: L-BFGS steps of 10 iterations at the end, by waves.
         face_colors: Weight of the prior that draws the mean and deviation of a batch's colors to
             those of faces, where batch norm in training mode hides them; their contrast is then
             taken so that they have the highlights of faces. 0 for images of anything else.

@@ -9,40 +9,53 @@ are coarse before they are fine by themselves, and need little of it.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.search.variables import Scene, StageResult
+from fedaudit.attacks.search.variables import Scene, StageResult, images_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class CosineSpectrum:
-    """Coefficients of the discrete cosine transform, from the images of the stage before.
+    """Coefficients of the discrete cosine transform.
 
-    In units of 1 / (1 + frequency), scaled so that a step of all of them moves pixels by its size.
     Images are not held in [0, 1]: a stage has `WithinRange` for that.
+
+    Args:
+        power: Units are 1 / (1 + frequency) to that power, scaled so that a step of all of them
+            moves pixels by its size: 1 is what photos have, less lets fine waves move sooner.
+        start: From the best images so far, or from what the stage before ended with.
     """
+
+    power: float = 1.0
+    start: Literal["last", "previous"] = "previous"
 
     def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
         """The spectra of the images so far: one `[R, c, H, W]` an image."""
         channels = scene.evidence.free_shape[0]
-        waves, units = _basis(before.images)
-        spectra = waves[0] @ (before.images[:, :, :channels] - 0.5) @ waves[1].mT / units
+        images = images_of(scene, before) if self.start == "last" else before.images
+        waves, units = _basis(images, self.power)
+        spectra = waves[0] @ (images[:, :, :channels] - 0.5) @ waves[1].mT / units
         return list(spectra.unbind(1))
 
     def decode(self, scene: Scene, variable: Tensor) -> Tensor:
         """Spectra `[n, c, H, W]` → images `[n, C, H, W]`."""
-        waves, units = _basis(variable)
+        waves, units = _basis(variable, self.power)
         images = waves[0].mT @ (units * variable) @ waves[1] + 0.5
         return images.expand(-1, scene.evidence.shape[0], -1, -1)
 
 
-def _basis(like: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+LAST_WAVES = CosineSpectrum(start="last")
+"""What varies once more, after a search that began anew."""
+
+
+def _basis(like: Tensor, power: float) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """Waves along each side, `[H, H]` and `[W, W]`, a row each, and the units `[H, W]`."""
     height, width = like.shape[-2:]
     rows, columns = (torch.arange(n, dtype=torch.float64) for n in (height, width))
-    units = 1 / (1 + torch.hypot(rows[:, None], columns))
+    units = (1 + torch.hypot(rows[:, None], columns)) ** -power
     units = units / units.square().mean().sqrt()
     return (_cosines(rows).to(like), _cosines(columns).to(like)), units.to(like)
 

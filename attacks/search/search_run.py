@@ -173,6 +173,8 @@ class SearchRun:
 
     def _is_left_out(self, stage: Stage, before: StageResult) -> bool:
         """Whether a stage has nothing to do with the images that those before it ended with."""
+        if isinstance(stage.varies, CosineSpectrum):
+            return self._waves_are_left_out(stage.varies, before)
         if stage.varies == MENDED:
             return not self._is_stuck(before)
         if stage.varies == OTHER_NOISE:
@@ -181,7 +183,13 @@ class SearchRun:
             return not self._is_stuck(before) or self._misses(before, ANEW_BELOW)
         if stage.varies == FINER:
             return before.varied != ANEW
-        return isinstance(stage.varies, CosineSpectrum) and self._misses(before, BURIED)
+        return stage.if_missed and (not self._misses(before, SEEN) or self._misses(before, BURIED))
+
+    def _waves_are_left_out(self, waves: CosineSpectrum, before: StageResult) -> bool:
+        """Whether noise buries the images, or no search that they should follow began anew."""
+        if waves.start == "last" and isinstance(before.varied, CosineSpectrum):
+            return before.varied.start != "last"
+        return self._misses(before, BURIED)
 
     def _misses(self, before: StageResult, distance: float) -> bool:
         """Whether every restart's images are farther from the spans than that."""

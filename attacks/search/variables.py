@@ -124,6 +124,14 @@ class Varies(Protocol):
         ...
 
 
+def images_of(scene: Scene, before: StageResult) -> Tensor:
+    """What the stage before ended with, `[R, N, C, H, W]`, were it not the best so far."""
+    if before.varied is None:
+        return before.images
+    ends = [before.varied.decode(scene, v.detach()) for v in before.variables]
+    return torch.stack(ends, 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
     """Every pixel is free; one channel where the update proves the images gray.
@@ -152,9 +160,8 @@ class Pixels:
         evidence, like = scene.evidence, scene.like
         if self.start in ("last", "mended", "previous"):
             images = before.images
-            if self.start == "last" and before.varied is not None:
-                ends = [before.varied.decode(scene, v.detach()) for v in before.variables]
-                images = torch.stack(ends, 1)
+            if self.start == "last":
+                images = images_of(scene, before)
             if self.start == "mended":
                 spans = scene.leading
                 assert spans is not None

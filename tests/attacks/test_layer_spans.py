@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import fedaudit
 from fedaudit.attacks.evidence.layer_inputs import InputReader, rows_of
-from fedaudit.attacks.evidence.layer_spans import LayerSpan, find_spans, span_distance
+from fedaudit.attacks.evidence.layer_spans import LayerSpan, _lower_gram, find_spans, span_distance
 from fedaudit.attacks.evidence.position_embedding import photo_by_position
 from fedaudit.attacks.search.image_priors import (
     FACE_DEVIATION,
@@ -136,6 +136,12 @@ def test_slopes_through_batch_norm_are_exact(layer: nn.Module) -> None:
     with torch.no_grad():
         rise = (sum_of(images + step) - sum_of(images - step)) / 2e-6
     assert float(rise) == pytest.approx(float(slope.norm()), rel=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 3, 16, 37])
+def test_of_a_gram_matrix_the_lower_triangle_is_computed(count: int) -> None:
+    rows = torch.randn(2, count, 5, generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(_lower_gram(rows).tril(), (rows @ rows.mT).tril())
 
 
 def test_a_frozen_or_unused_layer_is_left_out() -> None:

@@ -298,6 +298,29 @@ def test_lbfgs_solves_a_valley_that_adam_does_not() -> None:
     assert ends["adam"] > 1e-2
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_step_of_lbfgs_does_not_look_again_where_the_one_before_ended(*, moved: bool) -> None:
+    """Unless somebody moved the variables meanwhile."""
+    looked: list[float] = []
+    x = torch.tensor([[3.0]], requires_grad=True)
+    search = Search([x], 0.1, 2, optimizer="lbfgs")
+
+    def losses() -> Tensor:
+        looked.append(float(x.detach()))
+        return (x[:, 0] - 1).square().square()
+
+    search.step(losses)
+    end = looked[-1]
+    assert float(x.detach()) == pytest.approx(end, abs=1e-6)
+    if moved:
+        with torch.no_grad():
+            x += 1
+    count = len(looked)
+    first = search.step(losses)
+    assert float(first) == pytest.approx((float(end) + moved - 1) ** 4, rel=1e-4)
+    assert (looked[count] == pytest.approx(end + 1)) is moved
+
+
 def test_schedules() -> None:
     ramp = [cosine_ramp(step, 100) for step in range(100)]
     assert ramp[0] == pytest.approx(0.2)

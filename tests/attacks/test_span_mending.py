@@ -1,7 +1,8 @@
 """Where an image contradicts the update, and what mending leaves alone; colors' variation."""
 
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fedaudit
+from fedaudit.attacks.adaptive.per_example import Gradients
 from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
 from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.image_priors import (
@@ -23,9 +25,17 @@ from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 from fedaudit.attacks.search.span_mending import HOPELESS, mend, misfit
-from fedaudit.attacks.search.span_schedules import COUPLED_TURNS, span_stages, suited
+from fedaudit.attacks.search.span_schedules import COUPLED_TURNS, POLISH_POWER, span_stages, suited
 from fedaudit.attacks.search.trace import Trace
-from fedaudit.attacks.search.variables import ANEW, MENDED, OTHER_NOISE, Pixels, Scene, StageResult
+from fedaudit.attacks.search.variables import (
+    ANEW,
+    MENDED,
+    OTHER_NOISE,
+    Pixels,
+    Scene,
+    StageResult,
+    images_of,
+)
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update
 from fedaudit.models import live_module
@@ -217,6 +227,48 @@ def test_waves_go_on_unless_noise_buries_the_photo(
     assert bool(begun) == searched
 
 
+@pytest.mark.parametrize(("distance", "turns"), [(1e-4, 1), (0.01, 2), (0.5, 0)])
+def test_waves_begin_anew_where_they_were_in_vain(
+    distance: float, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From what a search from other noise ended with, although that is no better."""
+    begun: list[str] = []
+    begin = CosineSpectrum.begin
+
+    def noted(self: CosineSpectrum, scene: Scene, before: StageResult) -> list[Tensor]:
+        spectra = begin(self, scene, before)
+        begun.append(self.start)
+        if self.start == "last":
+            assert before.varied is not None
+            assert not torch.equal(images_of(scene, before), before.images)
+            pixels = self.decode(scene, spectra[0])
+            torch.testing.assert_close(pixels, images_of(scene, before)[:, 0], atol=1e-5, rtol=0)
+        return spectra
+
+    monkeypatch.setattr(CosineSpectrum, "begin", noted)
+    monkeypatch.setattr(SpanMatching, "leaves_detail", True)
+    monkeypatch.setattr(SpanMatching, "distance", lambda *_: distance)
+    monkeypatch.setattr(SpanMatching, "objective", _never_better())
+    fedaudit.attack(
+        network(normalized=False),
+        sent(network(normalized=False), drawn(1)),
+        "subspace_matching",
+        image_shape=(3, 16, 16),
+        settings={"steps": 3, "polish": 1},
+    )
+    assert begun == ["previous", "previous", "last", "last"][: 2 * turns]
+
+
+def _never_better() -> Callable[[SpanMatching, Gradients, Tensor], Tensor]:
+    """An objective by which each later stage is worse, whose slope is that of the distance."""
+    calls = itertools.count()
+
+    def objective(_self: SpanMatching, _dummy: Gradients, distance: Tensor) -> Tensor:
+        return distance + next(calls)
+
+    return objective
+
+
 def test_pixels_beyond_the_range_are_held_back() -> None:
     assert float(WithinRange()(drawn(1))) == 0
     assert float(WithinRange(2.0)(torch.tensor([[1.5, -0.5]]))) == pytest.approx(0.5)
@@ -224,13 +276,12 @@ def test_pixels_beyond_the_range_are_held_back() -> None:
 
 def test_waves_follow_a_smooth_search_where_spans_leave_detail_open() -> None:
     kept, faded = (suited(span_stages(), open_detail=blind) for blind in (True, False))
-    assert [(s.optimizer, s.fading, s.steps, s.total_variation) for s in kept] == [
-        ("adam", 0, 150, 2.0),
-        ("adam", 2, 250, 1.0),
-        ("lbfgs", 0, 16, 1e-3),
-    ]
+    search = [("adam", 0, 150, 2.0), ("adam", 2, 250, 1.0), ("lbfgs", 0, 49, 1e-3)]
+    assert [(s.optimizer, s.fading, s.steps, s.total_variation) for s in kept] == 2 * search
     waves = [isinstance(stage.varies, CosineSpectrum) for stage in kept]
-    assert waves == [False, True, True]
+    assert waves == 2 * [False, True, True]
+    assert [stage.if_missed for stage in kept] == 3 * [False] + [True] + 2 * [False]
+    assert kept[4].lr == 2 * kept[1].lr
     before = replace(span_stages(fading=2.0)[0], steps=7)
     assert suited((before, *span_stages()), open_detail=True) == (before, *kept)
     assert WithinRange() in kept[1].priors
@@ -259,7 +310,7 @@ def test_behind_batch_norm_in_training_mode_images_are_held_smooth() -> None:
             Pixels(start="normal"),
             *[Pixels(start="previous")] * 3,
         ]
-        assert (last.varies, last.optimizer) == (CosineSpectrum(), "lbfgs")
+        assert (last.varies, last.optimizer) == (CosineSpectrum(power=POLISH_POWER), "lbfgs")
         assert (last.total_variation, last.face_colors) == (0, 0)
     open_detail = suited(usual, open_detail=True, coupled_pixels=3 * 64**2)
     assert [stage.varies for stage in open_detail] == [Pixels(start="normal"), MENDED]

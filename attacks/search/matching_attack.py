@@ -316,6 +316,7 @@ class MatchingAttack:
             stages = suited(
                 stages,
                 open_detail=leading.leaves_detail,
+                pixels=evidence.pixels,
                 coupled_pixels=evidence.pixels if coupled and evidence.count == 1 else 0,
                 whole=leading.whole is not None,
                 drifted=leading.drifted,

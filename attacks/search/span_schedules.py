@@ -59,6 +59,9 @@ POLISH_POWER, POLISH_RANGE = 0.35, 100.0
 OPEN_POLISH, AGAIN_LR = 3.5, 2.0
 """There, steps of L-BFGS as a share of those asked for; and how much longer steps by waves are when
 all begins anew because that was in vain."""
+OPEN_AT = 3 * 112 * 112
+"""Numbers of an image up to which that share holds; of larger ones it is less, but at least 1: a
+step takes six CPU seconds of a ResNet-50 at 224 px."""
 TRACE_OF_VARIATION = 1e-3
 """Weight of the total variation while polishing, where the distance is below 1e-3."""
 
@@ -113,6 +116,7 @@ def suited(
     stages: Sequence[Stage],
     *,
     open_detail: bool,
+    pixels: int = 0,
     coupled_pixels: int = 0,
     whole: bool = False,
     drifted: bool = False,
@@ -124,8 +128,9 @@ def suited(
 
     Args:
         stages: Of a search.
-        open_detail: Spans leave fine detail open: the variation's weight is larger and stays to the
-            end, and nothing is polished.
+        open_detail: Spans leave fine detail open: the variation's weight is larger and stays, until
+            the search goes on by waves.
+        pixels: Unknown numbers of an image: large ones are polished less.
         coupled_pixels: Unknown numbers of an image that batch norm normalizes by itself: in
             training mode, alone in its batch; 0 elsewhere. A trace of noise there moves the inputs
             of layers ten times as far, and noise explains an update before the image does: the
@@ -153,7 +158,7 @@ def suited(
     if coupled_pixels:
         return _coupled(stages, coupled_pixels, 0.0 if open_detail else 1.0)
     if open_detail and asked:
-        return _by_waves(stages, asked[0])
+        return _by_waves(stages, asked[0], pixels)
     plain = [
         replace(stage, fading=SPAN_FADING) if stage.fading is None else stage for stage in stages
     ]
@@ -186,7 +191,7 @@ def _anew(search: Stage) -> tuple[Stage, Stage]:
     return coarse, fine
 
 
-def _by_waves(stages: Sequence[Stage], search: Stage) -> tuple[Stage, ...]:
+def _by_waves(stages: Sequence[Stage], search: Stage, pixels: int) -> tuple[Stage, ...]:
     """A search held smooth, then by waves (`CosineSpectrum`), which needs little of that.
 
     All of it once more, from other noise and by longer steps, where that ends far from the spans.
@@ -210,8 +215,9 @@ def _by_waves(stages: Sequence[Stage], search: Stage) -> tuple[Stage, ...]:
     )
     begin = list(stages).index(search)
     later = [stage for stage in stages[begin:] if stage.fading is not None]
+    share = max(OPEN_POLISH * min(1.0, OPEN_AT / max(pixels, 1)), 1.0)
     polish = [
-        replace(stage, steps=round(OPEN_POLISH * stage.steps))
+        replace(stage, steps=round(share * stage.steps))
         for stage in later
         if stage.match == "spans"
     ]

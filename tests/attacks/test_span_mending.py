@@ -282,6 +282,9 @@ def test_waves_follow_a_smooth_search_where_spans_leave_detail_open() -> None:
     assert waves == 2 * [False, True, True]
     assert [stage.if_missed for stage in kept] == 3 * [False] + [True] + 2 * [False]
     assert kept[4].lr == 2 * kept[1].lr
+    for size, polish in ((64, 49), (112, 49), (160, 24), (224, 14), (448, 14)):
+        large = suited(span_stages(), open_detail=True, pixels=3 * size**2)
+        assert [stage.steps for stage in large] == 2 * [150, 250, polish]
     before = replace(span_stages(fading=2.0)[0], steps=7)
     assert suited((before, *span_stages()), open_detail=True) == (before, *kept)
     assert WithinRange() in kept[1].priors

@@ -183,7 +183,9 @@ class SearchRun:
             return not self._is_stuck(before) or self._misses(before, ANEW_BELOW)
         if stage.varies == FINER:
             return before.varied != ANEW
-        return stage.if_missed and (not self._misses(before, SEEN) or self._misses(before, BURIED))
+        return stage.if_missed and (
+            not self._misses(before, EXPLAINED) or self._misses(before, BURIED)
+        )
 
     def _waves_are_left_out(self, waves: CosineSpectrum, before: StageResult) -> bool:
         """Whether noise buries the images, or no search that they should follow began anew."""

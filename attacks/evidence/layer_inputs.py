@@ -23,6 +23,8 @@ READABLE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention)
 """Layers whose gradient has the form above; `InputReader` checks that of each."""
 CONFIRMED = 1e-2
 """Share of a gradient of our own that may lie outside of its inputs' span, by rounding."""
+# With 1e-9 a photo through a pre-trained MobileFaceNet misses its own spans by 8e-4, with 1e-11 by
+# 8e-6; four of p01 and p02 end at SSIM 0.940 to 0.950 and 0.955 to 0.964, with 1e-12 as with 1e-11.
 RIDGE = 1e-11
 """On the Gram matrix of rows, relative to its mean diagonal."""
 

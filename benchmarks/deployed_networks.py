@@ -3,6 +3,8 @@
     python benchmarks/deployed_networks.py                          # about 15 CPU minutes
     python benchmarks/deployed_networks.py --only mobilefacenet --targets 4 --seeds 0 1
     python benchmarks/deployed_networks.py --only iresnet18 --trained 60   # pre-trained, 60 steps
+    python benchmarks/deployed_networks.py --only iresnet18 --targets 8 --seeds 0 1 2 \
+        --results FILE                                              # goes on from the file
     python benchmarks/deployed_networks.py --only torchvision:resnet18 --training
     python benchmarks/deployed_networks.py --only --also timm:regnetx_002 torchvision:densenet121
     python benchmarks/deployed_networks.py --only --also torchvision:swin_t --size 112 --batch 4
@@ -17,10 +19,11 @@ step. "First" is by SFace, of ten people, and beside it the same of the original
 import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import mean
 
 import torch
+from kept_rows import KeptRows, Row, add_results
 from subspace import ATTACKED, Judge, batches
 from torch import nn
 from tuning import add_set, settings
@@ -69,55 +72,81 @@ def wake_head(model: nn.Module, shape: tuple[int, int, int]) -> None:
         nn.init.normal_(model.get_parameter(head.name), std=0.02)
 
 
-def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
-    """Attack one line's updates, and print its row."""
-    faces, ssim, psnr, seconds, firsts, ceiling = judge.faces, [], [], [], 0, 0
+def network_of(line: Line, seed: int, options: argparse.Namespace) -> nn.Module:
+    """Fresh or pre-trained, in the mode that is asked for."""
     spec = ModelSpec(line.network, {"classes": 10, "image_size": line.size})
-    chosen = {**line.settings, **options.settings}
+    model = build(spec, seed=seed)
+    if options.trained:
+        state = {**parameters_of(model), **running_statistics(model)}
+        trained = pretrain(spec, state, public="synthetic", steps=options.trained, seed=seed)
+        load(model, trained)
+    wake_head(model, (3, line.size, line.size))
+    return model.train(options.training)
+
+
+def attacked(model: nn.Module, line: Line, rows: list[int], number: int, judge: Judge) -> Row:
+    """One update, and how near to its photos the attack comes."""
+    images, labels = judge.faces.images[rows], torch.arange(line.batch)
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    loss = criterion_of(model)(model(images), labels)
+    rebuilt = fedaudit.attack(
+        model,
+        dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True)),
+        "subspace_matching",
+        images=line.batch,
+        image_shape=(3, line.size, line.size),
+        settings=dict(line.settings),
+        seed=number,
+    )
+    unknown = torch.full((line.batch,), -1)
+    found = rebuilt.images[list(pair(images, unknown, rebuilt.images, unknown))]
+    return {
+        "SSIM": SSIM()(images, found).tolist(),
+        "PSNR": PSNR()(images, found).tolist(),
+        "first": sum(judge.first(found, rows)),
+        "ceiling": sum(judge.first(images, rows)),
+        "seconds": rebuilt.seconds,
+        "left": rebuilt.objective,
+    }
+
+
+def measure(line: Line, judge: Judge, kept: KeptRows, options: argparse.Namespace) -> None:
+    """Attack one line's updates, but for those whose rows are kept already; print its row."""
+    key = asdict(line) | {
+        "trained": options.trained,
+        "training": options.training,
+        "people": list(options.people),
+        "constants": [given for given in options.given if "." in given],
+    }
+    rows = []
     for seed in options.seeds:
-        model = build(spec, seed=seed)
-        if options.trained:
-            state = {**parameters_of(model), **running_statistics(model)}
-            trained = pretrain(spec, state, public="synthetic", steps=options.trained, seed=seed)
-            load(model, trained)
-        wake_head(model, (3, line.size, line.size))
-        model.train(options.training)
-        for number, rows in enumerate(
-            batches(faces, line.batch, options.targets, seed, options.people)
-        ):
-            images, labels = faces.images[rows], torch.arange(line.batch)
-            named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-            loss = criterion_of(model)(model(images), labels)
-            update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
-            rebuilt = fedaudit.attack(
-                model,
-                update,
-                "subspace_matching",
-                images=line.batch,
-                image_shape=(3, line.size, line.size),
-                settings=chosen,
-                seed=number,
-            )
-            unknown = torch.full((line.batch,), -1)
-            found = rebuilt.images[list(pair(images, unknown, rebuilt.images, unknown))]
-            ssim += SSIM()(images, found).tolist()
-            psnr += PSNR()(images, found).tolist()
-            seconds.append(rebuilt.seconds)
-            firsts += sum(judge.first(found, rows))
-            ceiling += sum(judge.first(images, rows))
+        chosen = list(batches(judge.faces, line.batch, options.targets, seed, options.people))
+        done = {row["number"]: row for row in kept.of(key | {"seed": seed})}
+        model = network_of(line, seed, options) if done.keys() < set(range(len(chosen))) else None
+        for number, photos in enumerate(chosen):
+            if number not in done:
+                assert model is not None
+                told = {"seed": seed, "number": number, "photos": photos}
+                done[number] = key | told | attacked(model, line, photos, number, judge)
+                kept.add(done[number])
+            row = done[number]
+            rows.append(row)
             print(
-                f"{line.network}, seed {seed}, batch {number}: {mean(ssim[-line.batch :]):.3f}, "
-                f"{mean(psnr[-line.batch :]):.1f} dB, {seconds[-1]:.0f} CPU s",
+                f"{line.network}, seed {seed}, batch {number}: {mean(row['SSIM']):.3f}, "
+                f"{mean(row['PSNR']):.1f} dB, {row['seconds']:.0f} CPU s",
                 file=sys.stderr,
                 flush=True,
             )
     state = f"{options.trained} steps" if options.trained else "fresh"
     state += ", training mode" if options.training else ""
-    told = ", ".join(f"{k} = {v}" for k, v in chosen.items()) or "as it is"
+    settings_told = ", ".join(f"{k} = {v}" for k, v in line.settings.items()) or "as it is"
+    ssim = [one for row in rows for one in row["SSIM"]]
+    psnr = [one for row in rows for one in row["PSNR"]]
     print(
-        f"| {line.network}, {line.size} px, {state} | {line.batch} | {told} | {len(seconds)} | "
-        f"{mean(ssim):.2f} ({min(ssim):.2f}) | {mean(psnr):.1f} | {firsts} of {ceiling} | "
-        f"{mean(seconds):.0f} |",
+        f"| {line.network}, {line.size} px, {state} | {line.batch} | {settings_told} | "
+        f"{len(rows)} | {mean(ssim):.2f} ({min(ssim):.2f}) | {mean(psnr):.1f} | "
+        f"{sum(row['first'] for row in rows)} of {sum(row['ceiling'] for row in rows)} | "
+        f"{mean(row['seconds'] for row in rows):.0f} |",
         flush=True,
     )
 
@@ -137,19 +166,22 @@ def main() -> None:
     parser.add_argument("--training", action="store_true", help="batch norm in training mode")
     parser.add_argument("--people", nargs=2, default=ATTACKED, help="who is attacked")
     add_set(parser)
+    add_results(parser)
     options = parser.parse_args()
-    options.settings = settings(options.given)
+    chosen = settings(options.given)
     torch.set_num_threads(1)
     print(f"photos of {' and '.join(options.people)}")
     print("| network | batch | settings | batches | SSIM (least) | PSNR | first of ten | CPU s |")
     print("|---|---|---|---|---|---|---|---|")
     judges: dict[int, Judge] = {}
+    kept = KeptRows(options.results)
     lines = [line for line in LINES if any(part in line.network for part in options.only)]
     further = [Line(network, options.size, options.batch, {}) for network in options.also]
     for line in (*lines, *further):
         if line.size not in judges:
             judges[line.size] = Judge(openpeople(size=line.size))
-        measure(line, judges[line.size], options)
+        asked = replace(line, settings={**line.settings, **chosen})
+        measure(asked, judges[line.size], kept, options)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import altair as alt
 import torch
 import torch.nn.functional as F
 import torchvision
-from subspace import Line, Row, resnet, update_of, vit
+from kept_rows import Row
+from subspace import Line, resnet, update_of, vit
 from torch import nn
 
 from fedaudit.attacks.evidence.common_maps import with_whole_maps

@@ -17,17 +17,15 @@ other photos. With --results, each batch is a line of a file, from which the com
 
 import argparse
 import copy
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 import torchvision
+from kept_rows import KeptRows, Row, add_results
 from torch import Tensor, nn
 from tuning import add_set, settings
 
@@ -52,9 +50,6 @@ SIZE = 64
 PAIRS = (("p09", "p10"), ("p07", "p08"), ("p05", "p06"))
 ATTACKED = PAIRS[0]
 EPOCHS = 8
-
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -177,61 +172,79 @@ class Judge:
         return hits
 
 
+def attacked(
+    model: nn.Module, line: Line, rows: list[int], number: int, judge: Judge, asked: Row
+) -> Row:
+    """One update, and how near to its photos the attack comes; of a zero one only that it is."""
+    images, labels = judge.faces.images[rows], torch.arange(len(rows)) % 8
+    local = line.local
+    delta = delta_of(model, images, labels, local) if local else None
+    shared = delta or update_of(model, images, labels)
+    if not any(value.any() for value in shared.values()):
+        return {"sent": False}
+    rebuilt = fedaudit.attack(
+        model,
+        shared,
+        "subspace_matching",
+        kind="delta" if delta else "gradient",
+        training=local,
+        images=len(rows),
+        image_shape=(3, SIZE, SIZE),
+        settings=asked,
+        seed=number,
+    )
+    order = list(pair(images, labels, rebuilt.images, torch.full((len(rows),), -1)))
+    found = rebuilt.images[order]
+    return {
+        "sent": True,
+        "SSIM": float(SSIM()(images, found).mean()),
+        "PSNR": float(PSNR()(images, found).mean()),
+        "first": sum(judge.first(found, rows)),
+        "ceiling": sum(judge.first(images, rows)),
+        "labels": mean((rebuilt.labels[order] == labels).tolist()),
+        "seconds": rebuilt.seconds,
+        "left": rebuilt.objective,
+    }
+
+
 def measure(
-    line: Line, size: int, seed: int, judge: Judge, options: argparse.Namespace, kept: list[Row]
-) -> None:
-    """Attack one network's updates, but for those whose rows are `kept` already."""
-    faces = judge.faces
-    attacked = options.people or PAIRS[0 if line.training else seed % len(PAIRS)]
-    done = {row["number"] for row in kept if (row["batch"], row["seed"]) == (size, seed)}
-    if done >= set(range(options.targets)):
-        return
+    line: Line, size: int, judge: Judge, kept: KeptRows, options: argparse.Namespace
+) -> list[Row]:
+    """Attack one line's updates, but for those whose rows are kept already."""
+    rows = []
+    for seed in options.seeds:
+        people = options.people or PAIRS[0 if line.training else seed % len(PAIRS)]
+        key: Row = {"line": line.name, "batch": size, "seed": seed}
+        key |= {"people": list(people), "given": list(options.given)}
+        done = {row["number"]: row for row in kept.of(key)}
+        model = None
+        for number, photos in enumerate(batches(judge.faces, size, options.targets, seed, people)):
+            if number not in done:
+                model = model or network_of(line, judge.faces, seed, people)
+                row = attacked(model, line, photos, number, judge, options.settings)
+                done[number] = key | {"number": number} | row
+                kept.add(done[number])
+            rows.append(done[number])
+    return rows
+
+
+def network_of(line: Line, faces: FaceSet, seed: int, attacked: Sequence[str] | None) -> nn.Module:
+    """As clients have it."""
     torch.manual_seed(seed)
     model = line.build(8)
     if line.trained:
         train(model, faces, seed, attacked)
-    model.train(line.training)
-    for number, chosen in enumerate(batches(faces, size, options.targets, seed, attacked)):
-        if number in done:
-            continue
-        images, labels = faces.images[chosen], torch.arange(size) % 8
-        local = line.local
-        delta = delta_of(model, images, labels, local) if local else None
-        rebuilt = fedaudit.attack(
-            model,
-            delta or update_of(model, images, labels),
-            "subspace_matching",
-            kind="delta" if delta else "gradient",
-            training=local,
-            images=size,
-            image_shape=(3, SIZE, SIZE),
-            settings=options.settings,
-            seed=number,
-        )
-        order = list(pair(images, labels, rebuilt.images, torch.full((size,), -1)))
-        found = rebuilt.images[order]
-        row = {
-            "line": line.name,
-            "batch": size,
-            "seed": seed,
-            "number": number,
-            "SSIM": float(SSIM()(images, found).mean()),
-            "PSNR": float(PSNR()(images, found).mean()),
-            "first": sum(judge.first(found, chosen)),
-            "ceiling": sum(judge.first(images, chosen)),
-            "labels": mean((rebuilt.labels[order] == labels).tolist()),
-            "seconds": rebuilt.seconds,
-            "left": rebuilt.objective,
-        }
-        kept.append(row)
-        if options.results:
-            with options.results.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+    return model.train(line.training)
 
 
-def told(line: Line, size: int, kept: Sequence[Row]) -> str:
+def told(line: Line, size: int, measured: Sequence[Row]) -> str:
     """The row of the table, with Student's interval over batches."""
-    rows = [row for row in kept if row["batch"] == size]
+    rows = [row for row in measured if row["sent"]]
+    count = str(len(rows))
+    if len(rows) < len(measured):
+        count += f", {len(measured) - len(rows)} sent zeros"
+    if not rows:
+        return f"| {line.name} | {size} | {count} | – | – | – | – | – | – | – |"
     each = {key: [row[key] for row in rows] for key in rows[0]}
     ssim = f"{mean(each['SSIM']):.2f} ({min(each['SSIM']):.2f})"
     if len(rows) > 1:
@@ -240,7 +253,7 @@ def told(line: Line, size: int, kept: Sequence[Row]) -> str:
     else:
         ssim += " | –"
     return (
-        f"| {line.name} | {size} | {len(rows)} | {ssim} | {mean(each['PSNR']):.1f} | "
+        f"| {line.name} | {size} | {count} | {ssim} | {mean(each['PSNR']):.1f} | "
         f"{sum(each['first'])} of {sum(each['ceiling'])} of {size * len(rows)} | "
         f"{mean(each['labels']):.2f} | {mean(each['seconds']):.0f} | {mean(each['left']):.0e} |"
     )
@@ -259,11 +272,7 @@ def maps(faces: FaceSet, options: argparse.Namespace) -> None:
     )
     for line in chosen(options):
         for size in options.batch:
-            torch.manual_seed(options.seeds[0])
-            model = line.build(8)
-            if line.trained:
-                train(model, faces, options.seeds[0], options.people)
-            model.train(line.training)
+            model = network_of(line, faces, options.seeds[0], options.people)
             images = faces.images[next(batches(faces, size, 1, options.seeds[0], options.people))]
             reader = InputReader(model, (3, SIZE, SIZE), size)
             begun = time.process_time()
@@ -296,9 +305,7 @@ def misfits(faces: FaceSet, options: argparse.Namespace) -> None:
     print("| network | batch | weight | of the photos | as simulated |\n|---|---|---|---|---|")
     for line in (line for line in chosen(options) if line.local):
         for size in options.batch:
-            torch.manual_seed(options.seeds[0])
-            model = line.build(8)
-            train(model, faces, options.seeds[0], options.people)
+            model = network_of(line, faces, options.seeds[0], options.people)
             images = faces.images[next(batches(faces, size, 1, options.seeds[0], options.people))]
             assert line.local is not None
             delta = delta_of(model, images, torch.arange(size) % 8, line.local)
@@ -333,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--people", nargs=2, help="who is attacked; of `PAIRS` if not given")
     parser.add_argument("--maps", action="store_true", help="closed forms alone, no search")
     parser.add_argument("--misfits", action="store_true", help="of several steps; no search")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="keep rows, and go on")
+    add_results(parser)
     options = parser.parse_args(arguments)
     options.settings = settings(options.given)
     torch.set_num_threads(1)
@@ -346,20 +353,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "| network | batch | batches | SSIM (least) | interval | PSNR | first of ten, of the "
         "originals', of all | labels | CPU s | left |\n|---|---|---|---|---|---|---|---|---|---|"
     )
+    kept = KeptRows(options.results)
     for line in chosen(options):
         for size in options.batch:
-            kept = earlier(line, options)
-            for seed in options.seeds:
-                measure(line, size, seed, judge, options, kept)
-            print(told(line, size, kept), flush=True)
-
-
-def earlier(line: Line, options: argparse.Namespace) -> list[Row]:
-    """The rows of a line that the file has."""
-    if options.results is None or not options.results.exists():
-        return []
-    rows = map(json.loads, options.results.read_text().splitlines())
-    return [row for row in rows if row["line"] == line.name]
+            print(told(line, size, measure(line, size, judge, kept, options)), flush=True)
 
 
 if __name__ == "__main__":

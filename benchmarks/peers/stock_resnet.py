@@ -19,7 +19,6 @@ returns.
 
 import argparse
 import copy
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -33,7 +32,8 @@ from exchange import Peer, run_leakpro, run_peer
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from subspace import SIZE, Judge, Row, batches, resnet, train
+from kept_rows import KeptRows, Row, add_results
+from subspace import SIZE, Judge, batches, resnet, train
 
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
@@ -121,9 +121,7 @@ class Table:
     """Scores what came back of each batch, keeps it in a file, prints a line an attack."""
 
     def __init__(self, faces: FaceSet, file: Path | None) -> None:
-        self.faces, self.judge, self.file = faces, Judge(faces), file
-        kept = file.read_text().splitlines() if file is not None and file.exists() else []
-        self.rows: list[Row] = [json.loads(line) for line in kept]
+        self.faces, self.judge, self.kept = faces, Judge(faces), KeptRows(file)
         print("| line | attack | batches | SSIM (least) | PSNR | first of ten | steps | CPU s |")
         print("|---|---|---|---|---|---|---|---|")
 
@@ -138,13 +136,11 @@ class Table:
         rows = []
         for number, photos in enumerate(chosen):
             key = {"line": line, "attack": attack, "photos": photos}
-            row = next((r for r in self.rows if key.items() <= r.items()), None)
-            if row is None:
-                row = key | self.score(photos, run(number))
-                if self.file is not None:
-                    with self.file.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
-            rows.append(row)
+            kept = self.kept.of(key)
+            if not kept:
+                kept = [key | self.score(photos, run(number))]
+                self.kept.add(kept[0])
+            rows.append(kept[0])
         ssim = [one for row in rows for one in row["SSIM"]]
         psnr = [one for row in rows for one in row["PSNR"]]
         first = [one for row in rows for one in row["first"]]
@@ -181,7 +177,7 @@ def main() -> None:
     parser.add_argument("--peers", type=int, nargs="*", default=list(range(len(PEERS))),
                         help="which configurations of breaching, from 0")  # fmt: skip
     parser.add_argument("--leakpro", type=Path, metavar="FOLDER", help="a checkout of LeakPro")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="keep rows, and go on")
+    add_results(parser)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from fedaudit.attacks.search.variables import Scene, StageResult
 from fedaudit.core.observation import Observation
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_span_mending import seen_in
+from small_spans import seen_in
 
 
 def blind_network() -> nn.Module:

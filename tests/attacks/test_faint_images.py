@@ -18,8 +18,8 @@ from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Pixels, Scene, StageResult
 
 sys.path.insert(0, str(Path(__file__).parent))
+from small_spans import sent, spans_in
 from test_common_maps import drawn, network
-from test_span_mending import sent, spans_in
 
 
 class Weighed:

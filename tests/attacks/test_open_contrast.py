@@ -14,7 +14,7 @@ from fedaudit.attacks.search.image_priors import FACE_DEVIATION, exposure
 from fedaudit.attacks.search.open_contrast import with_usual_contrast, with_usual_exposure
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_span_mending import spans_in
+from small_spans import spans_in
 
 
 class Centered(nn.Module):

@@ -18,8 +18,8 @@ from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Pixels, StageResult
 
 sys.path.insert(0, str(Path(__file__).parent))
+from small_spans import seen_in, sent, spans_in
 from test_common_maps import drawn, spans_of
-from test_span_mending import seen_in, sent, spans_in
 
 
 def mixed(maps: Tensor) -> Tensor:

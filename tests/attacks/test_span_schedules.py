@@ -1,0 +1,126 @@
+"""How searches by spans suit networks and batches, and the priors that hold their images."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
+from fedaudit.attacks.search.image_priors import (
+    WithinRange,
+    color_variation,
+    face_colors,
+    total_variation,
+)
+from fedaudit.attacks.search.span_schedules import COUPLED_TURNS, POLISH_POWER, span_stages, suited
+from fedaudit.attacks.search.variables import MENDED, Pixels
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_common_maps import drawn
+
+
+def test_waves_follow_a_smooth_search_where_spans_leave_detail_open() -> None:
+    kept, faded = (suited(span_stages(), open_detail=blind) for blind in (True, False))
+    search = [("adam", 0, 150, 2.0), ("adam", 2, 250, 1.0), ("lbfgs", 0, 49, 1e-3)]
+    assert [(s.optimizer, s.fading, s.steps, s.total_variation) for s in kept] == 2 * search
+    waves = [isinstance(stage.varies, CosineSpectrum) for stage in kept]
+    assert waves == 2 * [False, True, True]
+    assert [stage.if_missed for stage in kept] == 3 * [False] + [True] + 2 * [False]
+    assert kept[4].lr == 2 * kept[1].lr
+    for size, polish, times in (
+        (64, 49, 2),
+        (112, 49, 2),
+        (160, 24, 1),
+        (224, 14, 1),
+        (448, 14, 1),
+    ):
+        large = suited(span_stages(), open_detail=True, pixels=3 * size**2)
+        assert [stage.steps for stage in large] == times * [150, 250, polish]
+    before = replace(span_stages(fading=2.0)[0], steps=7)
+    assert suited((before, *span_stages()), open_detail=True) == (before, *kept)
+    assert WithinRange() in kept[1].priors
+    assert [(stage.optimizer, stage.fading) for stage in faded] == [
+        *[("adam", 2)] * 2,
+        *[("adam", 1), ("adam", 2)],  # from a coarse grid, where it is stuck
+        ("lbfgs", 0),
+    ]
+    assert [(stage.steps, stage.total_variation) for stage in faded[:2]] == [(100, 1.0), (100, 0.5)]
+    asked = span_stages(fading=1.5)
+    assert suited(asked, open_detail=True) == suited(asked, open_detail=False) == asked
+
+
+def test_behind_batch_norm_in_training_mode_images_are_held_smooth() -> None:
+    """By more where there are more pixels; never by less than elsewhere; then less and less."""
+    usual = span_stages(steps=10)
+    small, middle = (
+        suited(usual, open_detail=False, coupled_pixels=3 * size**2) for size in (16, 64)
+    )
+    shares = [1.0, *(turn[4] for turn in COUPLED_TURNS)]
+    for (*stages, last), weight in ((small, 1), (middle, 6)):
+        assert [s.total_variation for s in stages] == pytest.approx([weight * x for x in shares])
+        assert {stage.optimizer for stage in stages} == {"adam"}
+        assert [(s.steps, s.fading) for s in stages] == [(20, 1), (10, 2), (10, 2), (15, 2)]
+        assert [stage.varies for stage in stages] == [
+            Pixels(start="normal"),
+            *[Pixels(start="previous")] * 3,
+        ]
+        assert (last.varies, last.optimizer) == (CosineSpectrum(power=POLISH_POWER), "lbfgs")
+        assert (last.total_variation, last.face_colors) == (0, 0)
+    open_detail = suited(usual, open_detail=True, coupled_pixels=3 * 64**2)
+    assert [stage.varies for stage in open_detail] == [Pixels(start="normal"), MENDED]
+    asked = span_stages(fading=2)
+    assert suited(asked, open_detail=False, coupled_pixels=12288) == asked
+
+
+def test_large_images_are_first_searched_on_coarse_grids_there() -> None:
+    for size, grids in ((112, [2, 1]), (224, [4, 2, 1])):
+        stages = suited(span_stages(lr=0.4), open_detail=False, coupled_pixels=3 * size**2)
+        searches, turns = stages[: len(grids)], stages[len(grids) : -1]
+        assert [stage.varies for stage in searches] == [
+            Pixels(start="previous" if k else "normal", coarse=grid) for k, grid in enumerate(grids)
+        ]
+        first = searches[0].total_variation
+        assert first == pytest.approx(6 * (49 / 64) ** 1.5)
+        assert first is not None
+        for k, stage in enumerate(searches):
+            assert (stage.lr, stage.total_variation) == (0.4 / 2**k, first * 2**k)
+        largest = first * 2 ** (len(grids) - 1)
+        assert [stage.total_variation for stage in turns] == pytest.approx(
+            [largest * turn[4] for turn in COUPLED_TURNS]
+        )
+
+
+def test_the_colors_of_faces_fade_as_images_become_less_smooth() -> None:
+    """What they give back of a photo's contrast spoils it once the update says more."""
+    usual = [replace(stage, face_colors=0.3) for stage in span_stages()]
+    first, *turns, last = suited(usual, open_detail=False, coupled_pixels=3 * 64**2)
+    assert (first.face_colors, first.colors_fade, last.face_colors) == (0.3, False, 0.0)
+    shares = [turn[4] / COUPLED_TURNS[0][4] for turn in COUPLED_TURNS]
+    assert [stage.face_colors for stage in turns] == pytest.approx([0.3 * s for s in shares])
+    assert all(stage.colors_fade for stage in turns)
+    of_batch = suited(usual, open_detail=False, whole=True)
+    assert all(stage.colors_fade for stage in of_batch)
+    drifted = suited(usual, open_detail=False, drifted=True)  # far from the update to the end
+    assert {(stage.face_colors, stage.colors_fade) for stage in drifted} == {(0.3, False)}
+
+    images, turn = drawn(1), replace(turns[0], total_variation=0.0)
+    full = float(turn.penalty(images, images))
+    assert full == pytest.approx(0.3 * float(face_colors(images)))
+    assert float(turn.penalty(images, images, left=0.5)) == pytest.approx(full / 4)
+    steady = replace(turn, colors_fade=False)
+    assert float(steady.penalty(images, images, left=0.5)) == pytest.approx(full)
+
+
+def test_color_varies_more_than_brightness() -> None:
+    gray = drawn(1)[:, :1].expand(-1, 3, -1, -1)
+    torch.testing.assert_close(color_variation(gray), total_variation(gray) / 3**0.5)
+    tinted = gray * torch.tensor([1.0, 0.0, -1.0]).view(3, 1, 1)
+    assert color_variation(tinted) > 2 * total_variation(tinted)
+    assert torch.equal(color_variation(gray[:, :1]), total_variation(gray[:, :1]))
+
+
+def test_pixels_beyond_the_range_are_held_back() -> None:
+    assert float(WithinRange()(drawn(1))) == 0
+    assert float(WithinRange(2.0)(torch.tensor([[1.5, -0.5]]))) == pytest.approx(0.5)

@@ -1,0 +1,207 @@
+"""When searches by spans begin anew, what they keep, and where they end."""
+
+import itertools
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import fedaudit
+from fedaudit.attacks.adaptive.per_example import Gradients
+from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
+from fedaudit.attacks.search.matching_attack import MatchingAttack
+from fedaudit.attacks.search.search_run import SearchRun
+from fedaudit.attacks.search.span_matching import SpanMatching
+from fedaudit.attacks.search.span_schedules import span_stages
+from fedaudit.attacks.search.trace import Trace
+from fedaudit.attacks.search.variables import OTHER_NOISE, Pixels, Scene, StageResult, images_of
+from fedaudit.core.observation import ModelSpec
+from fedaudit.models.facenet import criterion_of
+from fedaudit.models.zoo import build
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_spans import sent, spans_in
+from test_common_maps import drawn, network
+
+
+@pytest.mark.parametrize(
+    ("distance", "images", "steps"), [(0.2, 1, 6), (0.6, 1, 3), (0.02, 1, 6), (0.2, 2, 3)]
+)
+def test_one_photo_that_was_not_found_is_searched_from_other_noise(
+    distance: float, images: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what noise in the update hides, nor a batch; what is nearer is mended."""
+    monkeypatch.setattr(SpanMatching, "distance", lambda _self, _images: distance)
+    monkeypatch.setattr(SpanMatching, "leaves_detail", False)
+    begun, begin = [], Pixels.begin
+
+    def noted(self: Pixels, scene: Scene, before: StageResult) -> list[Tensor]:
+        begun.append(self)
+        return begin(self, scene, before)
+
+    monkeypatch.setattr(Pixels, "begin", noted)
+    model = network(normalized=False)
+    update = sent(model, drawn(images))
+    rebuilt = fedaudit.attack(
+        model,
+        update,
+        "subspace_matching",
+        image_shape=(3, 16, 16),
+        images=images,
+        settings={"steps": 3, "polish": 0},
+    )
+    assert rebuilt.iterations == steps
+    assert (OTHER_NOISE in begun) == (distance == 0.2 and images == 1)
+
+
+@pytest.mark.parametrize(("distance", "searched"), [(0.1, True), (0.5, False)])
+def test_waves_go_on_unless_noise_buries_the_photo(
+    distance: float, searched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A smooth search of a photo at 112 px ends as far off as 0.1, and waves bring it back."""
+    begun = _note_waves(monkeypatch)
+    monkeypatch.setattr(SpanMatching, "leaves_detail", True)
+    monkeypatch.setattr(SpanMatching, "distance", lambda *_: distance)
+    fedaudit.attack(
+        network(normalized=False),
+        sent(network(normalized=False), drawn(1)),
+        "subspace_matching",
+        image_shape=(3, 16, 16),
+        settings={"steps": 3, "polish": 0},
+    )
+    assert bool(begun) == searched
+
+
+@pytest.mark.parametrize(("distance", "turns"), [(5e-5, 1), (5e-4, 2), (0.01, 2), (0.5, 0)])
+def test_waves_begin_anew_where_they_were_in_vain(
+    distance: float, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From what a search from other noise ended with, although that is no better."""
+    begun = _note_waves(monkeypatch)
+    monkeypatch.setattr(SpanMatching, "leaves_detail", True)
+    monkeypatch.setattr(SpanMatching, "distance", lambda *_: distance)
+    monkeypatch.setattr(SpanMatching, "objective", _never_better())
+    fedaudit.attack(
+        network(normalized=False),
+        sent(network(normalized=False), drawn(1)),
+        "subspace_matching",
+        image_shape=(3, 16, 16),
+        settings={"steps": 3, "polish": 1},
+    )
+    starts = [waves.start for waves, *_ in begun]
+    assert starts == ["previous", "previous", "last", "last"][: 2 * turns]
+    for waves, scene, before, spectra in begun[2:]:
+        assert before.varied is not None
+        ended = images_of(scene, before)
+        assert not torch.equal(ended, before.images)
+        pixels = waves.decode(scene, spectra[0])
+        torch.testing.assert_close(pixels, ended[:, 0], atol=1e-5, rtol=0)
+
+
+def _note_waves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[tuple[CosineSpectrum, Scene, StageResult, list[Tensor]]]:
+    """Searches by waves as they begin, after what, and from which spectra."""
+    begun = []
+    begin = CosineSpectrum.begin
+
+    def noted(self: CosineSpectrum, scene: Scene, before: StageResult) -> list[Tensor]:
+        spectra = begin(self, scene, before)
+        begun.append((self, scene, before, [one.detach().clone() for one in spectra]))
+        return spectra
+
+    monkeypatch.setattr(CosineSpectrum, "begin", noted)
+    return begun
+
+
+def _never_better() -> Callable[[SpanMatching, Gradients, Tensor], Tensor]:
+    """An objective by which each later stage is worse, whose slope is that of the distance."""
+    calls = itertools.count()
+
+    def objective(_self: SpanMatching, _dummy: Gradients, distance: Tensor) -> Tensor:
+        return distance + next(calls)
+
+    return objective
+
+
+@pytest.mark.parametrize(
+    ("training", "unit", "kept"), [(True, 1, "smooth"), (False, 1, "noise"), (True, 0.01, "noise")]
+)
+def test_of_one_photo_in_training_mode_noise_must_explain_much_more(
+    training: bool, unit: float, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a fresh ResNet-18 noise is as much nearer to the spans than the face was by then.
+
+    What explains an update as well as exact images do is none.
+    """
+    model = network(normalized=True).train(training)
+    spans = spans_in(model, sent(model, drawn(1)), drawn(1))
+    images = {"smooth": torch.full((1, 3, 16, 16), 0.5), "noise": torch.rand(1, 3, 16, 16)}
+    far, near = 0.0078 * unit, 0.0065 * unit
+    distances = iter((far, near))
+    monkeypatch.setattr(SpanMatching, "objective", lambda *_: torch.tensor(next(distances)))
+    run = SearchRun(Scene(spans.evidence, spans, torch.Generator()), (), Trace(2, None, None))
+    for one in images.values():
+        run._offer([one], lambda variable: variable)
+    assert torch.equal(run.images[0], images[kept])
+    assert float(run.best) == pytest.approx(far if kept == "smooth" else near)
+
+
+def test_what_explains_an_update_gives_way_to_nothing_smoother(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, rough = network(normalized=True).train(), torch.rand(1, 3, 16, 16)
+    spans = spans_in(model, sent(model, drawn(1)), drawn(1))
+    distances = iter((9e-5, 2e-4))
+    monkeypatch.setattr(SpanMatching, "objective", lambda *_: torch.tensor(next(distances)))
+    run = SearchRun(Scene(spans.evidence, spans, torch.Generator()), (), Trace(2, None, None))
+    for one in (rough, torch.full((1, 3, 16, 16), 0.5)):
+        run._offer([one], lambda variable: variable)
+    assert torch.equal(run.images[0], rough)
+
+
+@pytest.mark.parametrize(("exact", "polished"), [(1.0, 1), (0.0, 4)])
+def test_l_bfgs_ends_where_nothing_is_left(
+    exact: float, polished: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedaudit.attacks.search.search_run.EXACT", exact)
+    stages = span_stages(steps=3, mends=0, polish=4, fading=2.0)
+    attack = MatchingAttack(stages=stages, match="spans")
+    update = sent(network(normalized=False), drawn(1))
+    rebuilt = fedaudit.attack(network(normalized=False), update, attack, image_shape=(3, 16, 16))
+    assert rebuilt.iterations == 3 + polished
+
+
+def test_a_coarse_grid_draws_no_fine_noise() -> None:
+    model = network(normalized=True)
+    update = sent(model, drawn(1))
+    stage = replace(span_stages(steps=4, mends=0)[0], varies=Pixels(start="normal", coarse=4))
+    attack = MatchingAttack(stages=(replace(stage, fading=1.0),), match="spans")
+    rebuilt = fedaudit.attack(model, update, attack, image_shape=(3, 16, 16))
+    fine = rebuilt.images - F.avg_pool2d(rebuilt.images, 3, 1, 1, count_include_pad=False)
+    assert float(fine.std()) < 0.25 * float(rebuilt.images.std())
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "open_detail"),
+    [
+        ("mobilefacenet", 112, True),
+        ("face", 32, False),
+        ("torchvision:resnet18", 64, False),
+        ("torchvision:resnet18", 112, True),  # 28×28 maps have more positions than inputs
+        ("vit_s", 64, False),  # its patches are the pixels
+    ],
+)
+def test_how_much_spans_leave_open_is_counted(name: str, size: int, open_detail: bool) -> None:
+    model = build(ModelSpec(name, {"classes": 5, "image_size": size})).eval()
+    photo = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    loss = criterion_of(model)(model(photo), torch.tensor([0]))
+    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    spans = spans_in(model, update, photo)
+    assert spans.leaves_detail == open_detail

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.search.variables import Scene, StageResult, images_of
+from fedaudit.attacks.search.variables import Pixels, Scene, StageResult, images_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,16 +26,19 @@ class CosineSpectrum:
     Args:
         power: Units are 1 / (1 + frequency) to that power, scaled so that a step of all of them
             moves pixels by its size: 1 is what photos have, less lets fine waves move sooner.
-        start: From the best images so far, or from what the stage before ended with.
+        start: From "normal" noise around gray, from the best images so far ("previous"), or from
+            what the stage before ended with ("last").
     """
 
     power: float = 1.0
-    start: Literal["last", "previous"] = "previous"
+    start: Literal["last", "normal", "previous"] = "previous"
 
     def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
         """The spectra of the images so far: one `[R, c, H, W]` an image."""
         channels = scene.evidence.free_shape[0]
         images = images_of(scene, before) if self.start == "last" else before.images
+        if self.start == "normal":
+            images = torch.stack(Pixels(start="normal").begin(scene, before), 1).clamp(0, 1)
         waves, units = _basis(images, self.power)
         spectra = waves[0] @ (images[:, :, :channels] - 0.5) @ waves[1].mT / units
         return list(spectra.unbind(1))
@@ -45,10 +48,6 @@ class CosineSpectrum:
         waves, units = _basis(variable, self.power)
         images = waves[0].mT @ (units * variable) @ waves[1] + 0.5
         return images.expand(-1, scene.evidence.shape[0], -1, -1)
-
-
-LAST_WAVES = CosineSpectrum(start="last")
-"""What varies once more, after a search that began anew."""
 
 
 def _basis(like: Tensor, power: float) -> tuple[tuple[Tensor, Tensor], Tensor]:

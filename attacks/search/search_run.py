@@ -174,7 +174,7 @@ class SearchRun:
     def _is_left_out(self, stage: Stage, before: StageResult) -> bool:
         """Whether a stage has nothing to do with the images that those before it ended with."""
         if isinstance(stage.varies, CosineSpectrum):
-            return self._waves_are_left_out(stage.varies, before)
+            return self._waves_are_left_out(stage, stage.varies.start, before)
         if stage.varies == MENDED:
             return not self._is_stuck(before)
         if stage.varies == OTHER_NOISE:
@@ -183,15 +183,18 @@ class SearchRun:
             return not self._is_stuck(before) or self._misses(before, ANEW_BELOW)
         if stage.varies == FINER:
             return before.varied != ANEW
-        return stage.if_missed and (
-            not self._misses(before, EXPLAINED) or self._misses(before, BURIED)
-        )
+        return False
 
-    def _waves_are_left_out(self, waves: CosineSpectrum, before: StageResult) -> bool:
-        """Whether noise buries the images, or no search that they should follow began anew."""
-        if waves.start == "last" and isinstance(before.varied, CosineSpectrum):
-            return before.varied.start != "last"
-        return self._misses(before, BURIED)
+    def _waves_are_left_out(self, stage: Stage, start: str, before: StageResult) -> bool:
+        """Whether noise buries the images, or nothing has to begin anew."""
+        if start == "normal" and not stage.if_missed:
+            return False
+        if self._misses(before, BURIED):
+            return True
+        if start == "normal":
+            return not self._misses(before, EXPLAINED)
+        begun = isinstance(before.varied, CosineSpectrum) and before.varied.start == "normal"
+        return start == "last" and not begun
 
     def _misses(self, before: StageResult, distance: float) -> bool:
         """Whether every restart's images are farther from the spans than that."""

@@ -13,7 +13,13 @@ from fedaudit.attacks.search.distances import cosine_distance
 from fedaudit.attacks.search.image_priors import total_variation
 from fedaudit.attacks.search.local_steps import dummy_update_of
 from fedaudit.attacks.search.matching import Matching
-from fedaudit.attacks.search.movers.gradient_descent import Search, cosine_ramp, step_decay
+from fedaudit.attacks.search.movers.gradient_descent import (
+    LEAST_STEP,
+    Search,
+    cosine_ramp,
+    exponential_decay,
+    step_decay,
+)
 from fedaudit.attacks.search.movers.mover import Plan, Task
 from fedaudit.attacks.search.movers.round_wise import Movement
 from fedaudit.attacks.search.span_matching import SpanMatching, is_left_to_spans
@@ -329,6 +335,10 @@ def test_schedules() -> None:
     assert [step_decay(step, 8) for step in range(8)] == pytest.approx(
         [1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.001]
     )
+    falls = [exponential_decay(step, 100) for step in range(101)]
+    assert falls[0] == pytest.approx(0.2)
+    assert falls[-1] == pytest.approx(LEAST_STEP)
+    assert falls[50] / falls[60] == pytest.approx(falls[80] / falls[90])
 
 
 def test_objectives_against_their_formulas() -> None:

@@ -21,14 +21,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_common_maps import drawn
 
 
-def test_waves_follow_a_smooth_search_where_spans_leave_detail_open() -> None:
+def test_one_searches_by_waves_where_spans_leave_detail_open() -> None:
     kept, faded = (suited(span_stages(), open_detail=blind) for blind in (True, False))
-    search = [("adam", 0, 150, 2.0), ("adam", 2, 250, 1.0), ("lbfgs", 0, 49, 1e-3)]
+    search = [("adam", 2, 400, 1.0), ("lbfgs", 0, 49, 1e-3)]
     assert [(s.optimizer, s.fading, s.steps, s.total_variation) for s in kept] == 2 * search
-    waves = [isinstance(stage.varies, CosineSpectrum) for stage in kept]
-    assert waves == 2 * [False, True, True]
-    assert [stage.if_missed for stage in kept] == 3 * [False] + [True] + 2 * [False]
-    assert kept[4].lr == 2 * kept[1].lr
+    assert [isinstance(s.varies, CosineSpectrum) and s.varies.start for s in kept] == [
+        *("normal", "previous"),
+        *("normal", "last"),
+    ]
+    assert [stage.if_missed for stage in kept] == [False, False, True, False]
+    assert kept[0].schedule == "exponential"
     for size, polish, times in (
         (64, 49, 2),
         (112, 49, 2),
@@ -37,10 +39,10 @@ def test_waves_follow_a_smooth_search_where_spans_leave_detail_open() -> None:
         (448, 14, 1),
     ):
         large = suited(span_stages(), open_detail=True, pixels=3 * size**2)
-        assert [stage.steps for stage in large] == times * [150, 250, polish]
+        assert [stage.steps for stage in large] == times * [400, polish]
     before = replace(span_stages(fading=2.0)[0], steps=7)
     assert suited((before, *span_stages()), open_detail=True) == (before, *kept)
-    assert WithinRange() in kept[1].priors
+    assert WithinRange() in kept[0].priors
     assert [(stage.optimizer, stage.fading) for stage in faded] == [
         *[("adam", 2)] * 2,
         *[("adam", 1), ("adam", 2)],  # from a coarse grid, where it is stuck

@@ -8,6 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+LEAST_STEP = 0.005
+"""What an exponential decay leaves of the learning rate."""
+
 
 def cosine_ramp(step: int, steps: int) -> float:
     """Factor on the learning rate: up over the first 5 %, then down as a half cosine."""
@@ -28,6 +31,11 @@ def gifd_ramp(step: int, steps: int) -> float:
     return rise * 0.5 * (1 - math.cos(math.pi * fall))
 
 
+def exponential_decay(step: int, steps: int) -> float:
+    """Up over the first 5 %, and down to 1/200 by the same factor a step."""
+    return min(1.0, (step + 1) / max(1.0, 0.05 * steps)) * float(LEAST_STEP ** (step / steps))
+
+
 def constant(step: int, steps: int) -> float:
     """1 throughout."""
     del step, steps
@@ -38,9 +46,10 @@ SCHEDULES: Mapping[str, Callable[[int, int], float]] = {
     "cosine": cosine_ramp,
     "step": step_decay,
     "gifd": gifd_ramp,
+    "exponential": exponential_decay,
     "constant": constant,
 }
-Schedule = Literal["cosine", "step", "gifd", "constant"]
+Schedule = Literal["cosine", "step", "gifd", "exponential", "constant"]
 
 Closure = Callable[[], Tensor]
 """Computes the losses `[R]` of the variables as they are."""

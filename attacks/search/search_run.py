@@ -186,13 +186,13 @@ class SearchRun:
         return False
 
     def _waves_are_left_out(self, stage: Stage, start: str, before: StageResult) -> bool:
-        """Whether noise buries the images, or nothing has to begin anew."""
+        """Whether noise buries the images, or nothing has begun anew, or has to."""
         if start == "normal" and not stage.if_missed:
             return False
         if self._misses(before, BURIED):
             return True
         if start == "normal":
-            return not self._misses(before, EXPLAINED)
+            return not self._misses(before, stage.if_missed)
         begun = isinstance(before.varied, CosineSpectrum) and before.varied.start == "normal"
         return start == "last" and not begun
 

@@ -96,7 +96,8 @@ class Stage:
         population: Candidates a generation of CMA-ES; None for its own rule.
         smooth_only: Leave the stage out on networks with non-smooth activations (ReLU,
             max-pooling).
-        if_missed: Leave the stage out where images so far explain what layers' inputs span.
+        if_missed: Leave the stage out, of waves from noise, where images so far are nearer than
+            this to what layers' inputs span.
         match: "update"; or "maps", the images' known maps alone (`map_matching`), or "spans", what
             layers' inputs span (`span_matching`), or "whole", the part of it that does not mix a
             batch: the stage is left out where they are not known.
@@ -123,7 +124,7 @@ class Stage:
     follows: bool = False
     population: int | None = None
     smooth_only: bool = False
-    if_missed: bool = False
+    if_missed: float = 0.0
     match: Literal["update", "maps", "spans", "whole"] = "update"
 
     def __post_init__(self) -> None:

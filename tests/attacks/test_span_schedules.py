@@ -14,8 +14,9 @@ from fedaudit.attacks.search.image_priors import (
     face_colors,
     total_variation,
 )
+from fedaudit.attacks.search.span_matching import EXPLAINED, SEEN
 from fedaudit.attacks.search.span_schedules import COUPLED_TURNS, POLISH_POWER, span_stages, suited
-from fedaudit.attacks.search.variables import MENDED, Pixels
+from fedaudit.attacks.search.variables import MENDED, OTHER_NOISE, Pixels
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_common_maps import drawn
@@ -29,7 +30,7 @@ def test_one_searches_by_waves_where_spans_leave_detail_open() -> None:
         *("normal", "previous"),
         *("normal", "last"),
     ]
-    assert [stage.if_missed for stage in kept] == [False, False, True, False]
+    assert [stage.if_missed for stage in kept] == [0, 0, EXPLAINED, 0]
     assert kept[0].schedule == "exponential"
     for size, polish, times in (
         (64, 49, 2),
@@ -49,6 +50,13 @@ def test_one_searches_by_waves_where_spans_leave_detail_open() -> None:
         ("lbfgs", 0),
     ]
     assert [(stage.steps, stage.total_variation) for stage in faded[:2]] == [(100, 1.0), (100, 0.5)]
+    single = suited(span_stages(), open_detail=False, single=True)
+    *_, by_waves, last = single
+    assert (by_waves, last) == (replace(kept[0], if_missed=SEEN), faded[-1])
+    assert single[1].varies == OTHER_NOISE
+    assert (single[0], *single[2:-2]) == faded[:-1]
+    large = suited(span_stages(), open_detail=False, single=True, pixels=3 * 113**2)
+    assert large == (*single[:-2], last)
     asked = span_stages(fading=1.5)
     assert suited(asked, open_detail=True) == suited(asked, open_detail=False) == asked
 

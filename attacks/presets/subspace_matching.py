@@ -44,20 +44,19 @@ def subspace_matching(
         steps: Steps of Adam, from noise; and again after each mending.
         mends: How often, at most, what contradicts the update in places is drawn anew there, and
             searched on; what is as wrong thereafter is searched once more from other noise, on a
-            coarse grid first. Images that explain the update already are left alone, like those of
-            which nothing is right.
+            coarse grid first, and one photo by waves at last. Images that explain the update
+            already are left alone, like those of which nothing is right.
         lr: Peak step size, in units of the pixel range [0, 1]; falls as a cosine.
         total_variation: Weight of the total variation at the start.
         fading: Power of the share of steps left by which that weight falls, to 0. With 0 it stays,
             and nothing is polished. None takes 2. Where the spans are few for so many pixels
-            (MobileFaceNet) it makes half more steps with twice the weight, which stays: there that
-            is the difference between noise and a face; then two and a half times the steps by
-            waves, the coarse ones first, with half of it, which falls (`CosineSpectrum`), and more
-            steps of L-BFGS; all of that once more, from other noise, where it ends far from the
-            spans. For one photo behind batch norm in training mode None takes 1, a larger weight,
-            twice the steps, and coarse grids before the image's own where it is large; then grids
-            take turns, less and less smooth, and what is rougher must explain more to be kept; ten
-            steps of L-BFGS end it, whatever `polish` says.
+            (MobileFaceNet), four times the steps go by waves in place of pixels, the coarse ones
+            first (`CosineSpectrum`), by sizes that begin four times as large and fall by the same
+            factor each, and more to L-BFGS; all of that once more, from other noise, where it ends
+            far from the spans. For one photo behind batch norm in training mode None takes 1, a
+            larger weight, twice the steps, and coarse grids before the image's own where it is
+            large; then grids take turns, less and less smooth, and what is rougher must explain
+            more to be kept; ten steps of L-BFGS end it, whatever `polish` says.
         polish: L-BFGS steps of 10 iterations at the end, by waves.
         face_colors: Weight of the prior that draws the mean and deviation of a batch's colors to
             those of faces, where batch norm in training mode hides them; their contrast is then

@@ -19,10 +19,10 @@ NOISE = 0.1
 HOPELESS = 0.05
 """Mean squared sine above which no place is right: of noise in the update, or a failed search."""
 BURIED = 0.4
-"""Mean squared sine above which one photo is not searched from other noise, or by waves, either: a
-smooth search through a trained ResNet-18 at 112 px ends at 0.1 (a photo of p09), and waves at 1e-4.
-DP-SGD with a multiplier of 1 leaves 0.65, and a search that failed by its start 0.2 (a photo of
-ORL, the house's network after 24 rounds, four steps: `leakage_over_training.py --swap --seed 1
+"""Mean squared sine above which one photo is not searched from other noise, or polished, either: a
+search of pixels through a trained ResNet-18 at 112 px ends at 0.1 (p09), and waves from there at
+1e-4. DP-SGD with a multiplier of 1 leaves 0.65, and a search that failed by its start 0.2 (a photo
+of ORL, the house's network after 24 rounds, four steps: `leakage_over_training.py --swap --seed 1
 --local-steps 4`)."""
 ANEW_BELOW = 0.005
 """Mean squared sine above which images that mending did not help are not searched anew either: the

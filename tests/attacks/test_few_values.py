@@ -46,7 +46,7 @@ def block(**settings: Any) -> Any:
         ),
         (stage, "optimizer", "sgd", "choose from adam, cma_es, gauss_newton, lbfgs, signed_adam"),
         (stage, "optimizer", "lbgfs", "did you mean 'lbfgs'.*adam, cma_es, gauss_newton"),
-        (stage, "schedule", "cosin", "did you mean 'cosine'.*constant, cosine, gifd, step"),
+        (stage, "schedule", "cosin", "did you mean 'cosine'.*cosine, exponential, gifd, step"),
         (stage, "match", "map", "did you mean 'maps'.*maps, spans, update"),
         (attack, "labels", "hard", "inferred, soft"),
         (attack, "precision", "float16", "auto, bfloat16, float32, float64"),

@@ -16,7 +16,7 @@ from fedaudit.attacks.search.image_priors import (
 )
 from fedaudit.attacks.search.span_matching import EXPLAINED, SEEN
 from fedaudit.attacks.search.span_schedules import COUPLED_TURNS, POLISH_POWER, span_stages, suited
-from fedaudit.attacks.search.variables import MENDED, OTHER_NOISE, Pixels
+from fedaudit.attacks.search.variables import MENDED, OTHER_NOISE, Latent, Pixels, Varies
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_common_maps import drawn
@@ -32,15 +32,14 @@ def test_one_searches_by_waves_where_spans_leave_detail_open() -> None:
     ]
     assert [stage.if_missed for stage in kept] == [0, 0, EXPLAINED, 0]
     assert kept[0].schedule == "exponential"
-    for size, polish, times in (
-        (64, 49, 2),
-        (112, 49, 2),
-        (160, 24, 1),
-        (224, 14, 1),
-        (448, 14, 1),
-    ):
-        large = suited(span_stages(), open_detail=True, pixels=3 * size**2)
-        assert [stage.steps for stage in large] == times * [400, polish]
+    for size, polish, times in ((64, 49, 2), (112, 49, 2)):
+        usual = suited(span_stages(), open_detail=True, pixels=3 * size**2)
+        assert [stage.steps for stage in usual] == times * [400, polish]
+    for size, polish in ((160, 24), (224, 14), (448, 14)):
+        waves, last = suited(span_stages(), open_detail=True, pixels=3 * size**2)
+        assert (waves.steps, last.steps) == (300, polish)
+        assert waves.lr == pytest.approx(kept[0].lr * 112 / size)
+        assert waves.total_variation == pytest.approx(size / 112)
     before = replace(span_stages(fading=2.0)[0], steps=7)
     assert suited((before, *span_stages()), open_detail=True) == (before, *kept)
     assert WithinRange() in kept[0].priors
@@ -50,6 +49,15 @@ def test_one_searches_by_waves_where_spans_leave_detail_open() -> None:
         ("lbfgs", 0),
     ]
     assert [(stage.steps, stage.total_variation) for stage in faded[:2]] == [(100, 1.0), (100, 0.5)]
+    begun, *_ = span_stages()
+    cases: list[tuple[Varies, list[Varies]]] = [
+        (Latent(), [Latent()]),
+        (Pixels(start="previous"), []),
+    ]
+    for varies, turn in cases:
+        turns = suited((replace(begun, varies=varies), kept[1]), open_detail=True)
+        after = [CosineSpectrum(), kept[1].varies, *(stage.varies for stage in kept[2:])]
+        assert [stage.varies for stage in turns] == [*turn, *after]
     single = suited(span_stages(), open_detail=False, single=True)
     *_, by_waves, last = single
     assert (by_waves, last) == (replace(kept[0], if_missed=SEEN), faded[-1])

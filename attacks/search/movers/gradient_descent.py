@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 LEAST_STEP = 0.005
-"""What an exponential decay leaves of the learning rate."""
+"""What an exponential decay leaves of the learning rate; chosen with `span_schedules.WAVE_LR`."""
 
 
 def cosine_ramp(step: int, steps: int) -> float:
@@ -32,7 +32,7 @@ def gifd_ramp(step: int, steps: int) -> float:
 
 
 def exponential_decay(step: int, steps: int) -> float:
-    """Up over the first 5 %, and down to 1/200 by the same factor a step."""
+    """Up over the first 5 %, and down to `LEAST_STEP` by the same factor a step."""
     return min(1.0, (step + 1) / max(1.0, 0.05 * steps)) * float(LEAST_STEP ** (step / steps))
 
 

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.evidence.layer_inputs import RIDGE, InputReader, Use, matrices_of, rows_of
+from fedaudit.attacks.evidence.patch_gram import patch_gram
 
 GAP = 2.0
 """Singular values must exceed the largest that is none of the signal's by this factor."""
@@ -98,17 +99,25 @@ class LayerSpan:
         free = max(self.basis.shape[2] - self.epochs * count * self.positions, 0)
         return int((self.weights > 0).sum()) * free
 
-    def distance(self, rows: Tensor) -> Tensor:
+    def distance(self, rows: Tensor, gram: Tensor | None = None) -> Tensor:
         """Mean squared sine between the directions and the span of `rows` `[g, P, F]`, in [0, 1].
 
-        In double precision: in single precision the Gram matrix of patches is singular. Of known
-        maps each image has its own: nothing couples the images then, and single precision does.
+        Of their Gram matrix `gram` `[g, P, P]`, which is computed where it is not given, in double
+        precision: in single precision that of patches is singular. Of known maps each image has its
+        own: nothing couples the images then, and single precision does.
         """
         if self.alone:
             cosines = (F.normalize(rows, dim=-1) * self.basis.to(rows)).sum(-1)
             return (1 - cosines.square()).mean()
-        apart: Tensor = _SpanDistance.apply(rows, self.basis, self.weights)[0]  # type: ignore[no-untyped-call]
+        apart: Tensor = _SpanDistance.apply(rows, gram, self.basis, self.weights)[0]  # type: ignore[no-untyped-call]
         return apart
+
+    def apart(self, uses: Sequence[Use], count: int) -> Tensor:
+        """The distance of what a batch of `count` images sends to the layer."""
+        single = len(uses) == 1 and not self.of_maps
+        layer, inputs = uses[0]
+        gram = patch_gram(layer, inputs[: self.epochs * count]) if single else None
+        return self.distance(self.rows(uses, count), gram)
 
     def outside(self, rows: Tensor) -> Tensor:
         """The part of an image's `rows` `[P, F]` that the span does not explain; relative."""
@@ -121,15 +130,18 @@ class _SpanDistance(torch.autograd.Function):
     """1 − tr(B Rᵀ (R Rᵀ)⁻¹ R Bᵀ) / W for directions B, weighed, and rows R.
 
     Its derivative is −2/W · X E with X = (R Rᵀ)⁻¹ R Bᵀ and E = B − Xᵀ R, what the rows leave: two
-    thin products, where differentiating a Cholesky factor costs several times the value. Restarts
-    that `torch.vmap` runs together are taken one by one.
+    thin products, where differentiating a Cholesky factor costs several times the value; the last
+    of them, which nothing is subtracted from, in the rows' own precision. Restarts that
+    `torch.vmap` runs together are taken one by one.
     """
 
     @staticmethod
-    def forward(rows: Tensor, basis: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        rows: Tensor, gram: Tensor | None, basis: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Distance, and what its derivative needs: the rows in double precision, and X."""
         wide = rows.detach().double()
-        gram = _lower_gram(wide)
+        gram = _lower_gram(wide) if gram is None else gram.clone()
         scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)
         gram.diagonal(dim1=1, dim2=2).add_(RIDGE * scale[:, None])
         products = wide @ basis.mT
@@ -144,7 +156,7 @@ class _SpanDistance(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        rows, basis, weights = inputs
+        rows, _, basis, weights = inputs
         _, wide, solution = output
         ctx.mark_non_differentiable(wide, solution)
         ctx.save_for_backward(wide, basis, weights, solution)
@@ -152,19 +164,28 @@ class _SpanDistance(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        _: Any, in_dims: tuple[int | None, ...], rows: Tensor, basis: Tensor, weights: Tensor
+        _: Any,
+        in_dims: tuple[int | None, ...],
+        rows: Tensor,
+        gram: Tensor | None,
+        basis: Tensor,
+        weights: Tensor,
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         assert in_dims[0] is not None  # spans are the update's, whatever is tried
-        parts = [_SpanDistance.apply(one, basis, weights) for one in rows.unbind(in_dims[0])]  # type: ignore[no-untyped-call]
+        each = rows.unbind(in_dims[0])
+        own = [None] * len(each) if gram is None else gram.unbind(in_dims[1] or 0)
+        parts = [
+            _SpanDistance.apply(one, of_one, basis, weights)  # type: ignore[no-untyped-call]
+            for one, of_one in zip(each, own, strict=True)
+        ]
         return tuple(map(torch.stack, zip(*parts, strict=True))), (0, 0, 0)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None]:
         wide, basis, weights, solution = ctx.saved_tensors
         left = basis - solution.mT @ wide
-        rows = solution * weights[:, None]
-        slope = (-2 * slopes[0] / weights.sum()) * (rows @ left)
-        return slope.to(ctx.dtype), None, None
+        rows = (-2 * slopes[0] / weights.sum()) * weights[:, None] * solution
+        return rows.to(ctx.dtype) @ left.to(ctx.dtype), None, None, None
 
 
 def _lower_gram(rows: Tensor) -> Tensor:
@@ -289,7 +310,7 @@ def span_distance(reader: InputReader, spans: Sequence[LayerSpan], images: Tenso
     those that hold the pixels.
     """
     uses = reader.inputs([span.name for span in spans], images)
-    parts = [s.trust * s.distance(s.rows(uses[s.name], len(images))) for s in spans]
+    parts = [s.trust * s.apart(uses[s.name], len(images)) for s in spans]
     return torch.stack(parts).mean()
 
 

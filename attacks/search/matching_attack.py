@@ -317,7 +317,7 @@ class MatchingAttack:
                 stages,
                 open_detail=leading.leaves_detail,
                 pixels=evidence.pixels,
-                coupled_pixels=evidence.pixels if coupled and evidence.count == 1 else 0,
+                coupled=coupled and evidence.count == 1,
                 whole=leading.whole is not None,
                 drifted=leading.drifted,
                 single=evidence.count == 1,

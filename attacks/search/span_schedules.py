@@ -23,15 +23,21 @@ of p07 (number 6 of seed 1 in benchmarks/subspace.py): SSIM 0.73, 0.76 by two me
 SPAN_MEMORY = 0.99
 """Of Adam, whose slopes grow smaller by orders within a hundred steps."""
 # By a photo of p01 of OpenPeople through a fresh ResNet-18 (benchmarks/deployed_networks.py with
-# --training reports on p09). At 64 px SSIM 0.71 with 1 (falling as a square, then L-BFGS), 0.91
-# with 5, 0.89 with 8, 0.63 with 20. At 112 px 0.33 (cosine to the person by SFace 0.07) with 32 and
-# 100 steps, 0.51 with twice the steps, mended; 0.60 (0.38) on half the grid (weight 8), then on the
-# whole (16), 100 steps each; 0.79 (0.70) with 4, then 8, and 200 steps each. A batch of four ends
-# at a distance of 0.09 with 1, 0.20 with 8: it is left as it is.
+# --training reports on p09) at 64 px: SSIM 0.71 with 1 (falling as a square, then L-BFGS), 0.91
+# with 5, 0.89 with 8, 0.63 with 20. A batch of four ends at a distance of 0.09 with 1, 0.20 with 8:
+# it is left as it is.
 COUPLED_VARIATION, COUPLED_AT, COUPLED_STEPS = 6.0, 3 * 64 * 64, 2
 """Factor of that weight, at so many unknown numbers of an image, and of the steps, for one photo
-behind batch norm in training mode. Images of more numbers are searched on grids of fewer first; the
-weight is that of the coarsest, twice as large on each finer one, where steps are half as long."""
+behind batch norm in training mode; there is less of it for fewer numbers."""
+# By photos of p01 and p02 through a ResNet-18 at 112 px: fresh 0.80 and 0.69 (65 CPU s) by pixels
+# on a coarse grid and then in turns on the whole one; by waves the first 0.23 with 1, 0.72 with 4,
+# 0.86 with 16, 0.79 with 32, the second 0.79 with 11 and with 16; pre-trained for 20 steps 0.74,
+# then 0.90 with 16 (47 s). What keeps its weight longer (power 4) loses the second (0.73). At 64 px
+# waves bring two fresh from 0.95 and 0.94 to 0.98 and 0.95 with 3, but lose one of four photos
+# through a trained network (0.90 for 0.96 by other noise).
+COUPLED_WAVES, COUPLED_GROWTH = 3.0, 1.25
+"""The same of a search by waves, which larger images take, and the power of those numbers by which
+it grows: with sides to the power of 2.5."""
 # By photos of p01 and p02; SSIM before polishing, which brings each to the second figure: 0.89 and
 # 0.967 through a pre-trained MobileFaceNet (seed 2), 0.945 and 0.969 through a fresh one, 0.71 and
 # 0.74 through a MobileNetV2, 0.79 and 0.966 through an EfficientNet-B0 (64 px). The size of steps
@@ -119,7 +125,7 @@ def suited(
     *,
     open_detail: bool,
     pixels: int = 0,
-    coupled_pixels: int = 0,
+    coupled: bool = False,
     whole: bool = False,
     drifted: bool = False,
     single: bool = False,
@@ -132,11 +138,9 @@ def suited(
         stages: Of a search.
         open_detail: Spans leave fine detail open: the search is by waves, coarse before fine.
         pixels: Unknown numbers of an image: large ones are polished less.
-        coupled_pixels: Unknown numbers of an image that batch norm normalizes by itself: in
-            training mode, alone in its batch; 0 elsewhere. A trace of noise there moves the inputs
-            of layers ten times as far, and noise explains an update before the image does: the
-            weight is larger and falls in a straight line, large images are searched on a coarse
-            grid first, which holds no such noise, and steps go to the search, not to L-BFGS.
+        coupled: Batch norm normalizes an image by itself: in training mode, alone in its batch. A
+            trace of noise there moves the inputs of layers ten times as far, and noise explains an
+            update before the image does: the search is held smoother.
         whole: Each image's own maps are known (`SpanMatching.whole`): a search by these comes
             first, and leaves little to that by all spans.
         drifted: The update is of a batch's several steps: the true images miss what is spanned, and
@@ -157,8 +161,8 @@ def suited(
         if whole and averaged:
             turns = tuple(replace(s, average=n + 1 == MEAN_AFTER) for n, s in enumerate(turns))
         return (*turns, *rest)
-    if coupled_pixels:
-        return _coupled(stages, coupled_pixels, 0.0 if open_detail else 1.0)
+    if coupled and asked:
+        return _coupled(stages, asked[0], pixels)
     if open_detail and asked:
         return _by_waves(stages, asked[0], pixels)
     plain = [
@@ -207,21 +211,23 @@ def _waves(search: Stage, pixels: int) -> Stage:
         lr=WAVE_LR / SPAN_LR * search.lr / finer,
         schedule="exponential",
         total_variation=WAVE_VARIATION * (search.total_variation or 0.0) * finer,
+        colors_fade=True,
         by_color=True,
         priors=(WithinRange(),),
     )
 
 
-def _by_waves(stages: Sequence[Stage], search: Stage, pixels: int) -> tuple[Stage, ...]:
-    """A search by waves (`CosineSpectrum`) from noise; from other noise where that was in vain.
+def _from_noise(search: Stage, waves: Stage) -> tuple[Stage, ...]:
+    """The waves; where something else draws images first, such as a generator, after its turn."""
+    goes_on = replace(waves, varies=CosineSpectrum())
+    if not isinstance(search.varies, Pixels):
+        return replace(search, fading=SPAN_FADING), goes_on
+    return (goes_on if search.varies.start == "previous" else waves,)
 
-    What draws images first, such as a generator, keeps its turn, and waves go on from there.
-    """
+
+def _by_waves(stages: Sequence[Stage], search: Stage, pixels: int) -> tuple[Stage, ...]:
+    """A search by waves (`CosineSpectrum`) from noise; from other noise where that was in vain."""
     waves = _waves(search, pixels)
-    first: tuple[Stage, ...] = (waves,)
-    if not isinstance(search.varies, Pixels) or search.varies.start == "previous":
-        drawn = () if isinstance(search.varies, Pixels) else (replace(search, fading=SPAN_FADING),)
-        first = (*drawn, replace(waves, varies=CosineSpectrum()))
     begin = list(stages).index(search)
     later = [stage for stage in stages[begin:] if stage.fading is not None]
     share = max(OPEN_POLISH * min(1.0, OPEN_AT / max(pixels, 1)), 1.0)
@@ -236,59 +242,29 @@ def _by_waves(stages: Sequence[Stage], search: Stage, pixels: int) -> tuple[Stag
         last = CosineSpectrum(start="last", power=POLISH_POWER)
         anew = replace(waves, if_missed=EXPLAINED)
         again = (anew, *(replace(one, varies=last) for one in polish))
-    return (*stages[:begin], *first, *polish, *again, *rest)
+    return (*stages[:begin], *_from_noise(search, waves), *polish, *again, *rest)
 
 
-def _coupled(stages: Sequence[Stage], unknowns: int, fading: float) -> tuple[Stage, ...]:
-    """Smoother and longer searches, the first of them on coarse grids before the image's own.
+def _coupled(stages: Sequence[Stage], search: Stage, pixels: int) -> tuple[Stage, ...]:
+    """A search that is held smoother, and polished without a prior; nothing is mended.
 
-    Then grids take turns, less and less smooth, in place of mending; but where all stays smooth to
-    the end (`fading` 0).
+    Small images by pixels, in turns less and less smooth; others by waves.
     """
-    asked = [stage for stage in stages if stage.fading is None]
-    halvings = 0
-    while unknowns / 4**halvings > COUPLED_AT:
-        halvings += 1
-    weight = max(1.0, COUPLED_VARIATION * (unknowns / 4**halvings / COUPLED_AT) ** 1.5)
-    choice: list[Stage] = []
-    for stage in stages:
-        if stage.fading is None and stage is not asked[0] and fading:
-            continue
-        if stage.fading is not None:
-            if not (asked and stage.match == "spans" and stage.optimizer == "lbfgs"):
-                choice.append(stage)
-            continue
-        assert isinstance(stage.varies, Pixels)
-        for finer in range(halvings + 1) if stage is asked[0] else (halvings,):
-            start = stage.varies.start if stage is not asked[0] or not finer else "previous"
-            choice.append(
-                replace(
-                    stage,
-                    varies=replace(stage.varies, start=start, coarse=2 ** (halvings - finer)),
-                    steps=COUPLED_STEPS * stage.steps,
-                    lr=stage.lr / 2**finer,
-                    fading=fading,
-                    total_variation=weight * 2**finer * (stage.total_variation or 0.0),
-                    by_color=stage.by_color or finer > 0,
-                )
-            )
-    if not asked or not fading:
-        return tuple(choice)
-    smooth = weight * 2**halvings * (asked[0].total_variation or 0.0)
-    turns = grids_in_turn(replace(asked[0], total_variation=smooth), COUPLED_TURNS)
-    after = choice.index(next(stage for stage in reversed(choice) if stage.fading == fading)) + 1
-    last = replace(
-        turns[-1],
-        varies=CosineSpectrum(power=POLISH_POWER),
-        steps=COUPLED_POLISH,
-        lr=1.0,
-        optimizer="lbfgs",
-        total_variation=0.0,
-        face_colors=0.0,
-        by_color=True,
-        priors=(WithinRange(POLISH_RANGE),),
-    )
-    return (*choice[:after], *map(_goes_on, turns), last, *choice[after:])
+    begin, weight = list(stages).index(search), search.total_variation or 0.0
+    later = [
+        replace(stage, total_variation=0.0, face_colors=0.0) if stage.match == "spans" else stage
+        for stage in stages[begin:]
+        if stage.fading is not None
+    ]
+    size = min(pixels, OPEN_AT) / COUPLED_AT
+    if size > 1 or not isinstance(search.varies, Pixels):
+        weight *= max(COUPLED_WAVES * size**COUPLED_GROWTH, 1.0)
+        waves = _waves(replace(search, total_variation=weight), pixels)
+        return (*stages[:begin], *_from_noise(search, waves), *later)
+    weight *= max(COUPLED_VARIATION * size**1.5, 1.0)
+    smooth = replace(search, steps=COUPLED_STEPS * search.steps, fading=1.0, total_variation=weight)
+    less = grids_in_turn(replace(search, total_variation=weight), COUPLED_TURNS)
+    return (*stages[:begin], smooth, *map(_goes_on, less), *later)
 
 
 def _goes_on(turn: Stage) -> Stage:
@@ -337,8 +313,6 @@ COUPLED_TURNS: tuple[Turn, ...] = (
 )
 """The same for one photo behind batch norm in training mode, once a smooth search is done; the
 variation as a share of that larger weight."""
-COUPLED_POLISH = 10
-"""Steps of L-BFGS by waves after them, without a prior."""
 
 
 # By sixteen photos of p01 and p02, a trained ResNet-18 in training mode, two epochs of mini-batches

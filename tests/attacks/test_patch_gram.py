@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.layer_inputs import InputReader, rows_of
-from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance
+from fedaudit.attacks.evidence.layer_spans import LayerSpan, find_spans, span_distance
 from fedaudit.attacks.evidence.patch_gram import LEAST_CHANNELS, patch_gram
 
 CHANNELS = 2 * LEAST_CHANNELS
@@ -84,3 +84,26 @@ def test_restarts_tried_together_are_as_far_and_as_steep_as_one_by_one() -> None
         uses = reader.inputs([span.name for span in spans], tried[0])
         plain = torch.stack([s.trust * s.distance(s.rows(uses[s.name])) for s in spans]).mean()
     torch.testing.assert_close(plain, far[0])
+
+
+def test_distances_are_computed_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, inputs = nn.Conv2d(CHANNELS, 4, 3, padding=1), drawn(1, CHANNELS, 4, 4)
+    rows = rows_of(layer, inputs)
+    basis = torch.linalg.svd(rows.double(), full_matrices=False).Vh[:, :3]
+    span = LayerSpan("w", 16, basis, torch.ones(1, 3).double(), whole=True, full=False, floor=0.0)
+    assert float(span.distance_of_inputs([(layer, inputs)], 1)) < 1e-6
+    wrong = "fedaudit.attacks.evidence.layer_spans.patch_gram"
+    monkeypatch.setattr(wrong, lambda *_: 2 * rows.double() @ rows.double().mT)
+    assert float(span.distance_of_inputs([(layer, inputs)], 1)) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_slopes_of_half_precision_are_as_exact_as_their_rows() -> None:
+    rows = drawn(1, 16, 40).bfloat16()
+    basis = torch.linalg.qr(drawn(1, 40, 3).double()).Q.mT
+    span = LayerSpan("w", 16, basis, torch.ones(1, 3).double(), whole=True, full=False, floor=0.0)
+    slopes = []
+    for precise in (rows, rows.double()):
+        leaf = precise.clone().requires_grad_()
+        slopes.append(torch.autograd.grad(span.distance(leaf), leaf)[0])
+    assert slopes[0].dtype == torch.bfloat16
+    torch.testing.assert_close(slopes[0], slopes[1].bfloat16(), rtol=0.008, atol=1e-6)

@@ -18,6 +18,9 @@ RIDGE_OF_STEPS = 1e-2
 two epochs, two networks, 13 and 9 labels are right of images of SSIM 0.67 and 0.57 by the network
 that was broadcast, 15 and 12 so, 15 and 11 with 1e-6; of the true images 14 and 15, 15 and 15."""
 
+LARGEST = 10_000_000
+"""Numbers of Gram matrices that are solved at once."""
+
 
 def labels_of_images(reading: Reading, images: Tensor, reader: InputReader | None = None) -> Tensor:
     """Labels `[N]` of `images` `[N, C, H, W]`; -1 where the head was not shared or cannot be read.
@@ -44,15 +47,43 @@ def labels_of_images(reading: Reading, images: Tensor, reader: InputReader | Non
     if inputs.shape != (len(owners), head.weight.shape[1]):
         return nobody
     seen, gradient = inputs.double(), head.gradient.double()
-    if head.unit:
-        seen, gradient = F.normalize(seen, dim=1), unscale(gradient, head.weight.double())
-    gram = seen @ seen.T
     ridge = RIDGE_OF_STEPS if steps else RIDGE
-    gram += ridge * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
-    upstream = torch.linalg.solve(gram, seen @ gradient.T)
+    if head.unit:
+        weight = head.weight.double()
+        upstream = _upstream_of_unit(
+            F.normalize(seen, dim=1), unscale(gradient, weight), F.normalize(weight, dim=1), ridge
+        )
+    else:
+        gram = seen @ seen.T
+        gram += ridge * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
+        upstream = torch.linalg.solve(gram, seen @ gradient.T)
     each = upstream.new_zeros(len(images), upstream.shape[1])
     labels: Tensor = each.index_add(0, owners.to(each.device), upstream).argmin(1)
     return labels.cpu()
+
+
+def _upstream_of_unit(seen: Tensor, rows: Tensor, centers: Tensor, ridge: float) -> Tensor:
+    """Upstream gradients `[N, K]` of a head that normalizes what it sees and its class centers.
+
+    Row k of the gradient is Σ_i e_ik (x̂_i − cos_ik ŵ_k): what lies along its center is taken out of
+    each, so that each class has a Gram matrix of its own. Of an image that is its center no class
+    says anything, and e_ik is 0.
+
+    Args:
+        seen: `[N, D]`, unit rows.
+        rows: `[K, D]`, of the gradient, where centers are of length 1.
+        centers: `[K, D]`, unit rows.
+        ridge: On the Gram matrices.
+    """
+    count = len(seen)
+    gram = seen @ seen.T + ridge * torch.eye(count).to(seen)
+    cosines, sides = centers @ seen.T, rows @ seen.T
+    size = max(LARGEST // count**2, 1)
+    each = [
+        torch.linalg.solve(gram - along[:, :, None] * along[:, None, :], side)
+        for along, side in zip(torch.split(cosines, size), torch.split(sides, size), strict=True)
+    ]
+    return torch.cat(each).T
 
 
 def _entering_head(model: nn.Module, images: Tensor) -> Tensor:

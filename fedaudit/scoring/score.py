@@ -10,6 +10,7 @@ from torch import Tensor
 from fedaudit.core.capture import Secret
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.trial import ImageScore, Opinion
+from fedaudit.scoring.copies import NO_CALIBRATION
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.metrics import measure
 from fedaudit.scoring.pairing import labels_recovered, pair
@@ -68,7 +69,10 @@ def score(
     images = reconstruction.images.clamp(0, 1)
     embeddings = embed(images) if embed and gallery else None
     truth = _people(secret, reconstruction) if reconstruction.of == "people" else secret
-    order = pair(truth.images, truth.labels, images, reconstruction.labels)
+    copies = gallery.copies if gallery else NO_CALIBRATION
+    # A portrait is a mean of photos, and the one that its label chose: there are no copies of it.
+    psnr = copies.psnr if reconstruction.of == "photos" else float("inf")
+    order = pair(truth.images, truth.labels, images, reconstruction.labels, psnr)
     count = secret.audited if reconstruction.of == "photos" else None
     images, truths = images[list(order)][:count], truth.images[:count]
     metrics = measure(truths, images)

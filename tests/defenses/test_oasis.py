@@ -107,7 +107,10 @@ def test_imprint_reads_sums_only(intercept: Intercept) -> None:
 def test_more_reconstructions_than_photos_are_paired_by_label(
     federate: Callable[..., Simulation],
 ) -> None:
-    """Four images come back for each photo; labels say whose they are, squared error which."""
+    """Four images come back for each photo; labels say whose they are, squared error which.
+
+    Unless the very photo came back: no wrong label hides that.
+    """
     simulation = federate(network="small_cnn", defense="oasis")
     capture = simulate(
         simulation,
@@ -135,12 +138,17 @@ def test_more_reconstructions_than_photos_are_paired_by_label(
     assert torch.equal(ordered, secret.images)
     assert len(scores) == 2
     assert right == 1.0
-    # The exact photo under the other label is not taken for this one, however like it is.
-    swapped = Reconstruction(images[shuffled], labels.flip(0)[shuffled])
+    # What is like it under the other label is not taken for it; the exact photo is.
+    faint = 0.5 + 0.5 * (images - 0.5)
+    swapped = Reconstruction(faint[shuffled], labels.flip(0)[shuffled])
     _, right, ordered = score(secret, swapped, gallery=None, embed=None)
     assert right == 1.0
-    assert any(torch.equal(ordered[0], copy) for copy in images[4:])
-    assert any(torch.equal(ordered[1], copy) for copy in images[:4])
+    assert any(torch.equal(ordered[0], copy) for copy in faint[4:])
+    assert any(torch.equal(ordered[1], copy) for copy in faint[:4])
+    exact = Reconstruction(images[shuffled], labels.flip(0)[shuffled])
+    _, right, ordered = score(secret, exact, gallery=None, embed=None)
+    assert right == 1.0
+    assert torch.equal(ordered, secret.images)
 
 
 def test_many_guesses_are_not_many_hits(federate: Callable[..., Simulation]) -> None:

@@ -147,6 +147,16 @@ def test_scores_without_a_gallery(faces: FaceSet) -> None:
         assert image.cosine is image.reidentified is image.rank is image.wrong_reidentified is None
 
 
+def test_photos_that_came_back_under_wrong_labels_are_found(faces: FaceSet) -> None:
+    """All labels are there, each at somebody else's photo: no photo counts as less near for it."""
+    images = faces.images[:30:10]
+    turned = Reconstruction(images.flip(0), torch.tensor([0, 1, 2]))
+    found, labels, kept = score(_secret(images), turned, gallery=None, embed=None)
+    assert torch.equal(kept, images)
+    assert labels == 1.0
+    assert {s.metrics["ssim"] for s in found} == {pytest.approx(1.0)}
+
+
 @pytest.mark.parametrize("name", ["ssim", "psnr", "mse", "lpips"])
 def test_metrics_are_registered(name: str) -> None:
     assert type(create("metrics", name, {})) in {SSIM, PSNR, MSE, LPIPS}

@@ -33,10 +33,41 @@ def test_a_permutation_is_recovered_by_labels_alone(order: list[int]) -> None:
 
 
 def test_labels_outweigh_every_squared_error() -> None:
-    """Even where the images say the opposite, as strongly as images can."""
+    """Even where the images say the opposite, as strongly as images can that are no copies."""
     originals = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
-    found = pair(originals, _labels(0, 1), originals, _labels(1, 0))
+    alike = 0.04 + 0.92 * originals  # 28 dB
+    found = pair(originals, _labels(0, 1), alike, _labels(1, 0))
     assert found == (1, 0)
+
+
+@given(st.permutations(range(6)))
+def test_no_wrong_label_hides_a_copy(guessed: list[int]) -> None:
+    """The right labels, each at any image: that somebody's photo came back is seen all the same."""
+    images = _images(6)
+    found = pair(images, torch.arange(6), images, torch.tensor(guessed))
+    assert found == tuple(range(6))
+
+
+def test_one_copy_outweighs_the_labels_of_all_others() -> None:
+    """The copy stands at the wrong label, and every other image at the right one."""
+    images, made = _images(5), _images(5, seed=1)
+    made[3] = images[0]
+    found = pair(images, torch.arange(5), made, torch.arange(5))
+    assert found == (3, 1, 2, 0, 4)
+
+
+def test_what_counts_as_a_copy_is_the_calibration_s_word() -> None:
+    """Two photos of one sitting may be 28 dB apart; there, 28 dB prove nothing."""
+    originals = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
+    alike = 0.04 + 0.92 * originals
+    found = pair(originals, _labels(0, 1), alike, _labels(1, 0), copy_psnr=27.0)
+    assert found == (0, 1)
+
+
+def test_labels_tell_copies_of_one_photo_apart() -> None:
+    """Two people shared the same photo: which is whose, only labels say."""
+    images = _images(1).repeat(2, 1, 1, 1)
+    assert pair(images, _labels(0, 1), images, _labels(1, 0)) == (1, 0)
 
 
 def test_equal_labels_are_told_apart_by_error() -> None:
@@ -54,8 +85,9 @@ def test_wrong_labels_fall_back_to_error() -> None:
 
 def test_one_right_label_is_kept_and_the_rest_goes_by_error() -> None:
     images = _images(3)
+    faint = 0.25 + 0.5 * images[[1, 2, 0]]
     # The right label stands at another's image; the two others are assigned by what they show.
-    found = pair(images, _labels(0, 1, 2), images[[1, 2, 0]], _labels(0, UNKNOWN, 9))
+    found = pair(images, _labels(0, 1, 2), faint, _labels(0, UNKNOWN, 9))
     assert found[0] == 0
     assert found[2] == 1
     assert found == (0, 2, 1)

@@ -57,9 +57,9 @@ def gan_inversion(
         total_variation: Weight of the total variation in the last stage; None for what suits the
             size and color of the images.
         first_fully_connected: Use what the first fully connected layer gives away.
-        spans_first: Where no feature map is known but what layers' inputs span decides the images,
-            as on most networks, search pixels by that first, as `subspace_matching` does, and only
-            go on where that does not explain the update.
+        spans_first: Where what layers' inputs span decides the images, as on most networks, search
+            pixels by that first, as `subspace_matching` does, and only go on where that does not
+            explain the update. Of one that noise or a defense has changed, known maps come first.
         prior: Where the generator comes from: "face_gan", a prior that `fedaudit prior train` wrote
             (.safetensors), a TorchScript or torch.export file, or `package.module:factory`.
         crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1];

@@ -26,7 +26,7 @@ from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.color_fit import fit_colors
 from fedaudit.attacks.search.distances import DISTANCES
 from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
-from fedaudit.attacks.search.map_matching import goal_of
+from fedaudit.attacks.search.map_matching import are_second_to_spans
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.open_contrast import with_usual_contrast, with_usual_exposure
 from fedaudit.attacks.search.search_run import SearchRun, steps_of
@@ -77,8 +77,8 @@ class MatchingAttack:
         angle: See `Matching`.
         first_fully_connected: Use what the first fully connected layer gives away in closed form.
         labels: "inferred", or "soft": searched together with the images.
-        spans_first: Where no feature map is known but what layers' inputs span decides the images,
-            search by that before the stages, which then are left out if it explains the update.
+        spans_first: Search by what layers' inputs span before the stages, where that decides the
+            images (`are_second_to_spans`); they are left out if it explains the update.
         match: Compare by the "gradient" of dummy images, or by what "spans" the inputs of each
             layer (`SpanMatching`): no labels and no loss are needed, and nothing is known of order.
         layers: Match only parameters whose names start so; () matches all.
@@ -193,7 +193,8 @@ class MatchingAttack:
         if any(stage.face_colors for stage in run.stages):
             images = with_usual_exposure(run.scene.leading, images)
         else:
-            images = with_usual_contrast(matching, images)
+            by = run.scene.leading if run.seen_by_spans else matching
+            images = with_usual_contrast(by, images)
         evaluations, credit = [run.scene.evaluations], False
         if self.match == "spans" or (run.seen_by_spans and evidence.count > 1):
             reader = run.scene.leading.reader if run.scene.leading else None
@@ -302,7 +303,7 @@ class MatchingAttack:
         stages = adjust(stages, evidence, generated=self.prior is not None)
         leading = matching if by_spans and isinstance(matching, SpanMatching) else None
         if self.spans_first and isinstance(matching, Matching):
-            if dummy is None and not matching.fixed and goal_of(evidence) is None:
+            if dummy is None and not matching.fixed and are_second_to_spans(evidence):
                 leading = lead_of_spans(evidence, self.layers, self.restarts)
             if leading is not None and leading.decides:
                 scene.spans, stages = leading, (*opening(self.stages), *stages)

@@ -122,7 +122,7 @@ def test_what_an_estimate_shows_but_an_attack_cannot_meet(intercept: Intercept) 
 @pytest.mark.parametrize(
     ("defense", "settings", "attack", "margin"),
     [
-        pytest.param("sign", {}, "gan_inversion", 0.05, marks=pytest.mark.slow),
+        pytest.param("sign", {}, "gan_inversion", 0.1, marks=pytest.mark.slow),
         pytest.param("top_k", {"pruned": 0.99}, "gan_inversion", 0.1, marks=pytest.mark.slow),
         ("gaussian_noise", {"std": 1.0, "of": "norm"}, "inverting_gradients", 0.1),
     ],
@@ -134,6 +134,8 @@ def test_who_knows_the_defense_does_better(
     captured = intercept(target=1, defense=defense, settings=settings)
     assert captured.secret is not None
     short = {"latent_steps": 5, "stage_steps": 10, "pixel_steps": 45}
+    if defense == "sign":
+        short = {}  # with few steps, who does not know it is only a little worse
     if attack == "inverting_gradients":
         short = {"steps": 60, "polish": 0}
     quality = {}

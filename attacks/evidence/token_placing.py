@@ -12,7 +12,8 @@ which leaves many equations a token: places follow by assignment (Kuhn, 1955). W
 the same photo, the gradients tell that arrive at them, and then the first attention itself. Each
 patch is a small linear system; L-BFGS on the tokens ends what the unknown attention leaves. Then
 patches move to the photo whose patches they continue (`patch_borders`), and all tokens are placed
-once more, in the attention of photos that are nearly right now, until none moves.
+once more, in the attention of photos that are nearly right now, until none moves; all of it from
+other drawn images where the tokens are not explained.
 """
 
 import copy
@@ -52,6 +53,11 @@ PLACINGS = 4
 on whom it was tried, 17 of 196 patches were wrong before and one after it through timm's ViT-S,
 fresh; 14 and 7 through ours, pre-trained for 20 steps (counted by a script that was not kept; with
 --set attacks.evidence.token_placing.PLACINGS=0 benchmarks/deployed_networks.py goes without)."""
+STARTS, RIGHT = 4, 3e-6
+"""Times that all of it is done from other drawn images, at most, and the share of the tokens, as
+variance, that photos in their places leave: by seven batches of p01, p02, p05 and p06, 2e-6 and
+less where every patch has its place, 8e-6 and more where one has not. Of two batches that were
+tried from four draws each, SSIM was 1.00 or 0.99, and 0.78 to 0.91 (tokens of which were wrong)."""
 TIE = 1e-9
 """By which assignments differ that cost the same but for rounding."""
 ITERATIONS = 300
@@ -213,8 +219,13 @@ def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:
     tokens = separate_tokens(layers, reading.count, seed)
     if tokens is None:
         return None
-    fit, slots, patches = _place(front, layers, tokens.cpu(), reading.count, seed)
-    return pixels(reading, patch, _place_anew(fit, tokens.cpu(), slots, patches, seed))
+    tokens, best = tokens.cpu(), (float("inf"), tokens)
+    for start in range(seed, seed + STARTS):
+        fit, slots, rough = _place(front, layers, tokens, reading.count, start)
+        best = min(best, _place_anew(fit, tokens, slots, rough, start), key=lambda one: one[0])
+        if best[0] < RIGHT:
+            break
+    return pixels(reading, patch, best[1])
 
 
 def _front_of(reading: Reading, name: str, patch: nn.Conv2d, layers: FeedForward) -> _Front | None:
@@ -264,26 +275,33 @@ def _place(
     return fit, slots, patches
 
 
-def _place_anew(fit: _Fit, tokens: Tensor, slots: Tensor, patches: Tensor, seed: int) -> Tensor:
-    """The patches `[N, P, F]`, after all tokens are placed once more, until none moves."""
+def _place_anew(
+    fit: _Fit, tokens: Tensor, slots: Tensor, patches: Tensor, seed: int
+) -> tuple[float, Tensor]:
+    """The patches `[N, P, F]`, after all tokens are placed once more, until none moves.
+
+    Those that leave the least of the tokens, and how much that is.
+    """
     count, places = slots.shape
-    patches = _polish(fit.front, patches, tokens[slots])
+    left, patches = _polish(fit.front, patches, tokens[slots])
+    best = left, patches
     for _ in range(PLACINGS if count > 1 else 0):
         height, width = fit.front.patch.kernel_size
         images = fit.front.images(patches).clamp(0, 1)
         moved = by_borders(images, (height, width), seed)
         with torch.no_grad():
             contexts = fit.front.run(patches.gather(0, moved[..., None].expand_as(patches)))[1]
-        left = fit.left(tokens, contexts.flatten(0, 1), patched=True)
+        misfit = fit.left(tokens, contexts.flatten(0, 1), patched=True)
         extra = (torch.arange(count)[:, None] * places + torch.arange(fit.extra)).flatten()
-        left[:, extra] = fit.left(tokens, contexts[:, : fit.extra].flatten(0, 1), patched=False)
+        misfit[:, extra] = fit.left(tokens, contexts[:, : fit.extra].flatten(0, 1), patched=False)
         found = torch.empty(count * places, dtype=torch.int64)
-        found[_assign(left.clamp_min(1e-12).log())] = torch.arange(len(tokens))
+        found[_assign(misfit.clamp_min(1e-12).log())] = torch.arange(len(tokens))
         before, slots = tokens[slots], found.view_as(slots)
         if torch.equal(tokens[slots], before):
             break
-        patches = _polish(fit.front, fit.solve(tokens, slots, contexts), tokens[slots])
-    return patches
+        left, patches = _polish(fit.front, fit.solve(tokens, slots, contexts), tokens[slots])
+        best = min(best, (left, patches), key=lambda one: one[0])
+    return best
 
 
 def _drawn_contexts(front: _Front, tokens: int, seed: int) -> Tensor:
@@ -337,10 +355,11 @@ def _cluster(features: Tensor, members: list[Tensor], count: int) -> Tensor:
     return best
 
 
-def _polish(front: _Front, patches: Tensor, tokens: Tensor) -> Tensor:
+def _polish(front: _Front, patches: Tensor, tokens: Tensor) -> tuple[float, Tensor]:
     """The patches `[N, P, F]` in the span that give the tokens `[N, T, D]`, from near them.
 
-    In units of each token's deviation, by which the layer norm divides, and in single precision.
+    And the share of the tokens, as variance, that these leave. In units of each token's deviation,
+    by which the layer norm divides, and in single precision.
     """
     whole, front, tokens = front, front.single(), tokens.float()
     with torch.no_grad():
@@ -359,4 +378,5 @@ def _polish(front: _Front, patches: Tensor, tokens: Tensor) -> Tensor:
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return (units * free).detach().to(whole.span) @ whole.span
+    left = float(closure().detach() / tokens.square().sum())
+    return left, (units * free).detach().to(whole.span) @ whole.span

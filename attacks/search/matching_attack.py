@@ -31,7 +31,6 @@ from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.open_contrast import with_usual_contrast, with_usual_exposure
 from fedaudit.attacks.search.search_run import SearchRun, steps_of
 from fedaudit.attacks.search.span_matching import (
-    SEEN,
     SpanMatching,
     is_left_to_spans,
     lead_of_spans,
@@ -327,7 +326,7 @@ class MatchingAttack:
             )
             scene.restarts = STARTS if any(one.average for one in stages) else self.restarts
         exact = exact_photos(evidence, seed) if leading is not None else None
-        if exact is not None and leading is not None and leading.distance(exact) > SEEN:
+        if exact is not None and leading is not None and not leading.bears_out(exact):
             exact = None
         if isinstance(matching, Matching) and evidence.photos.transforms and dummy is None:
             evidence.photos.choose(matching.distance_in_place, scene.generic_faces(GENERIC))

@@ -21,6 +21,10 @@ SEEN = 1e-3
 benchmarks/prior.py and on ORL it was below 1e-4 where SSIM was above 0.85, and 3e-3 where not. The
 same of a closed form: with the mean of two tokens that float32 does not tell apart at four places,
 four photos of p09 and p10 through timm's ViT-S have 1.5e-4, at an SSIM of 0.996 and more."""
+UNFITTED = 0.03
+"""The same of a batch's photos by `token_placing`, which were not fitted to the spans: with some
+tokens in wrong places four photos of p05 and p06 through timm's ViT-S have 3e-3 to 3e-2, at an SSIM
+of 0.91 to 0.78, where a search that is fitted to them ends at 3e-3 to 6e-3, and at 0.2."""
 SHARP = 10
 """Equations an unknown pixel, over all layers, below which fine detail is left open. At batch 1 a
 MobileFaceNet at 112 px has 3.5, torchvision's MobileNets at 64 px 5.2 to 9.4, where keeping the
@@ -205,6 +209,10 @@ class SpanMatching:
         """Mean squared sine over the layers, of a batch `[N, C, H, W]`."""
         with torch.no_grad():
             return float(span_distance(self.reader, self.spans, images))
+
+    def bears_out(self, images: Tensor) -> bool:
+        """Whether images `[N, C, H, W]` of a closed form are near enough to what is spanned."""
+        return self.distance(images) <= (SEEN if self.evidence.count == 1 else UNFITTED)
 
     def follow(self, images: Tensor) -> bool:
         """Read the network at each step, as `images` `[N, C, H, W]`, nearly right, tell it.

@@ -1,5 +1,7 @@
 """A batch of photos out of a vision transformer's update, in closed form."""
 
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,16 @@ from fedaudit.attacks.evidence.feed_forward import first_feed_forward
 from fedaudit.attacks.evidence.patch_borders import by_borders
 from fedaudit.attacks.evidence.token_placing import photos_by_tokens
 from fedaudit.attacks.evidence.token_separation import separate_tokens
+from fedaudit.attacks.search.span_matching import SEEN, UNFITTED
+from fedaudit.core.observation import ModelSpec
+from fedaudit.data.openpeople import openpeople
 from fedaudit.data.orl import orl
+from fedaudit.models.zoo import build
+from fedaudit.scoring.image_metrics import SSIM
+from fedaudit.scoring.pairing import pair
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_spans import spans_in
 
 SIZE = 24
 
@@ -78,6 +89,88 @@ def test_a_batch_of_a_transformer_comes_out() -> None:
     assert rebuilt.gradient_evaluations <= 2
     assert rebuilt.labels.sort().values.tolist() == [0, 1]
     assert torch.allclose(rebuilt.images[rebuilt.labels.argsort()], photos, atol=0.02)
+
+
+@pytest.mark.slow
+def test_faces_before_a_plain_wall_come_out() -> None:
+    """Fourteen patches of gray have a mean that nearly is a token, and stood for all of them."""
+    pytest.importorskip("timm")
+    model = build(
+        ModelSpec("timm:vit_small_patch16_224", {"classes": 10, "image_size": 112}), seed=1
+    )
+    nn.init.normal_(model.get_parameter("head.weight"), std=0.02)
+    photos = openpeople(size=112).images[[114, 119, 98, 128]]
+    rebuilt = fedaudit.attack(
+        model.eval(),
+        sent(model, photos),
+        "subspace_matching",
+        images=4,
+        image_shape=(3, 112, 112),
+        seed=2,
+    )
+    assert rebuilt.closed_form
+    unknown = torch.full((4,), -1)
+    found = rebuilt.images[list(pair(photos, unknown, rebuilt.images, unknown))]
+    assert float(SSIM()(photos, found).mean()) > 0.95
+
+
+def swap_tokens(
+    placed: tuple[Any, Tensor, Tensor], tokens: Tensor, contexts: Tensor
+) -> tuple[Any, Tensor, Tensor]:
+    """Two photos' tokens of one place, exchanged."""
+    fit, slots, _ = placed
+    slots = slots.clone()
+    slots[:2, 4] = slots[:2, 4].flip(0)
+    return fit, slots, fit.solve(tokens, slots, contexts)
+
+
+def place_wrongly(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Exchange two tokens the first so many times that tokens are placed, and place none anew."""
+    place, placed = token_placing._place, []
+
+    def wrong(front: Any, layers: Any, tokens: Tensor, count: int, seed: int) -> Any:
+        fit, slots, patches = place(front, layers, tokens, count, seed)
+        placed.append(seed)
+        if len(placed) > times:
+            return fit, slots, patches
+        with torch.no_grad():
+            contexts = front.run(patches)[1]
+        return swap_tokens((fit, slots, patches), tokens, contexts)
+
+    monkeypatch.setattr(token_placing, "_place", wrong)
+    monkeypatch.setattr(token_placing, "PLACINGS", 0)
+
+
+def farthest(found: Tensor | None, photos: Tensor) -> float:
+    """The largest difference of a pixel, of the photo that is farthest from all that were found."""
+    assert found is not None
+    return float((found[:, None] - photos).abs().amax((2, 3, 4)).min(1).values.max())
+
+
+def test_other_draws_follow_where_tokens_are_not_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, photos = transformer(), drawn(2)
+    told = reading(model, photos, sent(model, photos))
+    place_wrongly(monkeypatch, times=1)
+    assert farthest(photos_by_tokens(told), photos) < 0.02
+    monkeypatch.setattr(token_placing, "STARTS", 1)
+    place_wrongly(monkeypatch, times=1)
+    assert farthest(photos_by_tokens(told), photos) > 0.1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_batch_that_is_nearly_right_is_no_reason_to_search(count: int) -> None:
+    """A single photo that is no nearer is searched; a batch's search would end in noise."""
+    model, photos = transformer(), drawn(count)
+    spans = spans_in(model, sent(model, photos), photos)
+    near = photos.clone()
+    patch = photos[0, :, :8, :8]
+    near[0, :, :8, :8] = 0.7 * patch + 0.3 * patch.flip(1)
+    assert SEEN < spans.distance(near) < UNFITTED
+    assert spans.bears_out(near) == (count > 1)
+    assert spans.bears_out(photos)
+    assert not spans.bears_out(photos.flip(2))
 
 
 def test_photos_on_the_same_white_ground_come_out() -> None:

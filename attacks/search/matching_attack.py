@@ -302,7 +302,8 @@ class MatchingAttack:
         stages = adjust(stages, evidence, generated=self.prior is not None)
         leading = matching if by_spans and isinstance(matching, SpanMatching) else None
         if self.spans_first and isinstance(matching, Matching):
-            if dummy is None and not matching.fixed and are_second_to_spans(evidence):
+            steps = sum(stage.steps for stage in self.stages)
+            if dummy is None and not matching.fixed and are_second_to_spans(evidence, steps):
                 leading = lead_of_spans(evidence, self.layers, self.restarts)
             if leading is not None and leading.decides:
                 scene.spans, stages = leading, (*opening(self.stages), *stages)

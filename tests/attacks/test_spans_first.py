@@ -14,6 +14,7 @@ from fedaudit.attacks.evidence.labels.of_images import in_order_of_labels
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.search.image_priors import usual_variation
+from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.span_schedules import opening
 from fedaudit.attacks.search.stage import adjust
 from fedaudit.core.capture import Capture
@@ -49,9 +50,10 @@ def seen(count: int) -> Observation:
     )
 
 
-def begun(observation: Observation) -> bool:
-    """Whether the default attack would begin by spans."""
-    run = gan_inversion()._begin(observation, torch.Generator().manual_seed(0), 0.0)
+def begun(observation: Observation, attack: MatchingAttack | None = None) -> bool:
+    """Whether the attack would begin by spans, the default one if it is not given."""
+    attack = attack or gan_inversion()
+    run = attack._begin(observation, torch.Generator().manual_seed(0), 0.0)
     assert (run.scene.spans is not None) == (run.stages[0].match == "spans")
     return run.scene.spans is not None
 
@@ -62,6 +64,15 @@ def test_it_begins_so_but_where_a_map_is_known_of_a_changed_update(intercept: In
     assert begun(intercept(defense="clipping", settings={"max_norm": 0.1}).seen)
     assert not begun(intercept(defense="gaussian_noise", settings={"std": 1.0, "of": "norm"}).seen)
     assert not begun(intercept(defense="sign").seen)
+
+
+def test_a_control_is_found_in_no_fewer_steps_than_what_it_vouches_for(
+    intercept: Intercept,
+) -> None:
+    """Where a defended update is searched by known maps, spans would find the control in a few."""
+    few = gan_inversion(latent_steps=1, stage_steps=3, pixel_steps=8)
+    assert not begun(intercept().seen, few)
+    assert begun(seen(1), few)  # no map is known there, whatever protects it
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from fedaudit.attacks.adaptive.orthogonalized import ORTHOGONALIZED
 from fedaudit.attacks.adaptive.transform_behavior import (
     behavior,
     drawing,
+    drops_columns,
     followed,
     is_even,
     noise_by_parameter,
@@ -49,6 +50,8 @@ class Adaptation:
         followed: What dummy gradients go through, in order; differentiable, without draws.
         scaled: Transforms that change the length only: for distances that mind it.
         sparse: Zeros of the update stand for entries that were not sent.
+        columns: These are whole columns of weights (Soteria): what is left has the span of what is
+            left of the inputs.
         signs: All that was sent is signs.
         bent: The direction is about the gradient's, entry by entry it is not (signs, rounding).
         noise: Standard deviation of independent noise on each entry of `update`, in its units; 0
@@ -67,6 +70,7 @@ class Adaptation:
     followed: tuple[GradientTransform, ...] = ()
     scaled: tuple[GradientTransform, ...] = ()
     sparse: bool = False
+    columns: bool = False
     signs: bool = False
     bent: bool = False
     noise: float = 0.0
@@ -267,7 +271,8 @@ def _with_transform(
         case "lost":
             known = known.missing(name)
         case "sparse":
-            known = replace(known, sparse=True)
+            columns = drops_columns(transform, probe) and (known.columns or not known.sparse)
+            known = replace(known, sparse=True, columns=columns)
         case "noise" if not is_even(transform, probe):
             known = replace(known, rounding=(*known.rounding, (transform, noise * length)))
         case "noise":

@@ -63,6 +63,17 @@ def behavior(transform: GradientTransform, probe: Batch) -> tuple[Kind, float]:
     return _noise_of(transform, probe, one, two)
 
 
+def drops_columns(transform: GradientTransform, probe: Batch) -> bool:
+    """Whether the entries that go missing are whole columns of weights, as Soteria's are."""
+    for name, output in transform(probe, drawing(0)).items():
+        missing = (output == 0) & (probe[name] != 0)
+        if missing.dim() < 3 and bool(missing.any()):  # of a bias, which has no columns
+            return False
+        if missing.dim() >= 3 and bool((missing.any(1) & ~missing.all(1)).any()):
+            return False
+    return True
+
+
 def _noise_of(
     transform: GradientTransform, probe: Batch, one: Tensor, two: Tensor
 ) -> tuple[Kind, float]:

@@ -68,6 +68,7 @@ class LayerSpan:
         alone: Each row of the basis is what one image sends there, in the order of the images.
         trust: Weight among the layers.
         epochs: In how many epochs of local training each image has a part in it.
+        sent: `[F]`, the columns of the gradient that were sent; None for all of them.
     """
 
     name: str
@@ -82,6 +83,7 @@ class LayerSpan:
     alone: bool = False
     trust: float = 1.0
     epochs: int = 1
+    sent: Tensor | None = None
 
     def rows(self, uses: Sequence[Use], count: int | None = None) -> Tensor:
         """The rows that this span constrains, `[g, P, F]`, from the layer's inputs.
@@ -92,7 +94,8 @@ class LayerSpan:
             uses = [(layer, inputs[: self.epochs * count]) for layer, inputs in uses]
         if self.of_maps:
             return torch.cat([inputs.flatten(1) for _, inputs in uses])[None]
-        return torch.cat([rows_of(layer, inputs) for layer, inputs in uses], 1)
+        rows = torch.cat([rows_of(layer, inputs) for layer, inputs in uses], 1)
+        return rows if self.sent is None else rows * self.sent.to(rows)
 
     def equations(self, count: int) -> int:
         """How many numbers of a batch of `count` the span leaves no freedom."""
@@ -114,7 +117,7 @@ class LayerSpan:
 
     def distance_of_inputs(self, uses: Sequence[Use], count: int) -> Tensor:
         """The distance of what a batch of `count` images sends to the layer."""
-        single = len(uses) == 1 and not self.of_maps
+        single = len(uses) == 1 and not self.of_maps and self.sent is None
         layer, inputs = uses[0]
         gram = patch_gram(layer, inputs[: self.epochs * count]) if single else None
         return self.distance(self.rows(uses, count), gram)
@@ -211,6 +214,7 @@ def find_spans(
     clean: bool = False,
     noise: Callable[[str], float] = lambda _: 0.0,
     least: int = 0,
+    gaps: bool = False,
 ) -> tuple[LayerSpan, ...]:
     """What the gradient of each layer gives away, in the order of the forward pass.
 
@@ -226,6 +230,7 @@ def find_spans(
         clean: The update is one exact gradient.
         noise: Standard deviation of independent noise on an entry, by parameter.
         least: Directions that each layer is believed, however uncertain.
+        gaps: Columns of zeros were not sent (Soteria): what inputs have there is not compared.
     """
     positions = reader.positions(private)
     spectra, epochs = {}, {}
@@ -275,9 +280,16 @@ def find_spans(
                 floor=relative,
                 certain=positions[name].certain,
                 epochs=epochs[name],
+                sent=_sent(reader, name, target[name]) if gaps else None,
             )
         )
     return tuple(spans)
+
+
+def _sent(reader: InputReader, name: str, gradient: Tensor) -> Tensor | None:
+    """The columns `[F]` of a layer's gradient that are not zero; None where none is."""
+    zero = (matrices_of(reader.layers[name][0], gradient.detach()) == 0).all(1).all(0)
+    return ~zero if bool(zero.any()) else None
 
 
 def _spectrum(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,12 @@ from fedaudit.attacks.evidence.grayscale import is_gray
 from fedaudit.attacks.evidence.labels.head_gradient import read_head
 from fedaudit.attacks.evidence.labels.infer import share_out, solve_all
 from fedaudit.attacks.evidence.layer_inputs import InputReader
-from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive, find_spans, trusted
+from fedaudit.attacks.evidence.layer_spans import (
+    LayerSpan,
+    decisive,
+    find_spans,
+    trusted,
+)
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.evidence.simulated_misfit import simulated_misfit
 from fedaudit.attacks.evidence.unshared_layers import (
@@ -69,8 +74,14 @@ class Evidence(Reading):
     @cached_property
     def spans(self) -> tuple[LayerSpan, ...]:
         """What the inputs of each layer span."""
-        noise, clean = self.adaptation.std_of, self.clean
-        spans = find_spans(self.reader, self.target, private=self.private, clean=clean, noise=noise)
+        spans = find_spans(
+            self.reader,
+            self.target,
+            private=self.private,
+            clean=self.clean,
+            noise=self.adaptation.std_of,
+            gaps=self.adaptation.columns,
+        )
         return trusted(spans, self.misfit)
 
     def spans_within(self, reader: InputReader) -> tuple[LayerSpan, ...]:

@@ -182,8 +182,8 @@ class SpanMatching:
     def follows(self) -> bool:
         """Whether rows of the update still lie in the spans, but for noise whose size is known."""
         adaptation = self.evidence.adaptation
-        bends = adaptation.sparse or adaptation.bent or adaptation.followed or adaptation.images
-        return not bends
+        pruned = adaptation.sparse and not adaptation.columns
+        return not (pruned or adaptation.bent or adaptation.followed or adaptation.images)
 
     def gradients(
         self,

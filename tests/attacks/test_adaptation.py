@@ -12,7 +12,7 @@ from fedaudit.attacks.adaptive.adaptation import adapt_to, through
 from fedaudit.attacks.adaptive.assumptions import assume, how_adaptive
 from fedaudit.attacks.adaptive.defense_adaptation import DefenseAdaptation
 from fedaudit.attacks.adaptive.orthogonalized import ORTHOGONALIZED
-from fedaudit.attacks.adaptive.transform_behavior import behavior, followed
+from fedaudit.attacks.adaptive.transform_behavior import behavior, drops_columns, followed
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import DefenseFacts
@@ -25,6 +25,7 @@ from fedaudit.defenses.gradient_transforms import (
     Noise,
     Quantize,
     clip,
+    keep_inputs,
     keep_largest,
     keep_middle,
     keep_signs,
@@ -85,6 +86,33 @@ def scattered(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
 )
 def test_acts_are_told_apart_by_what_they_do(transform: GradientTransform, kind: str) -> None:
     assert behavior(transform, probe())[0] == kind
+
+
+def test_columns_that_are_left_out_are_told_from_entries() -> None:
+    """Of weights `[out, in]` and of a bias, which has none; with one more defense, too."""
+    some = {"a.weight": torch.randn(1, 6, 8), "a.bias": torch.randn(1, 6)}
+    kept = torch.arange(8) % 3 > 0
+    assert drops_columns(keep_inputs("a.weight", kept), some)
+    assert not drops_columns(keep_largest(0.3), some)
+    assert not drops_columns(keep_inputs("a.bias", kept[:6]), some)
+
+
+@pytest.mark.parametrize(
+    ("defenses", "columns"),
+    [
+        (("soteria",), True),
+        (("top_k",), False),
+        (("soteria", "top_k"), False),
+        (("top_k", "soteria"), False),
+    ],
+)
+def test_columns_are_all_that_is_missing(
+    defenses: tuple[str, ...], columns: bool, intercept: Callable[..., Capture]
+) -> None:
+    facts = tuple(DefenseFacts(name, {}) for name in defenses)
+    adaptation = adapt_to(replace(intercept().seen, defense=facts))
+    assert adaptation.sparse
+    assert adaptation.columns == columns
 
 
 @pytest.mark.parametrize("law", ["gaussian", "laplace"])

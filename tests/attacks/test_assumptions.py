@@ -135,7 +135,7 @@ def test_who_knows_the_defense_does_better(
     assert captured.secret is not None
     short = {"latent_steps": 5, "stage_steps": 10, "pixel_steps": 45}
     if defense == "sign":
-        short = {}  # with few steps, who does not know it is only a little worse
+        short = {}  # with few steps, who does not know signs is only a little worse
     if attack == "inverting_gradients":
         short = {"steps": 60, "polish": 0}
     quality = {}

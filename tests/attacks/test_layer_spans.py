@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 import fedaudit
 from fedaudit.attacks.evidence.layer_inputs import InputReader, rows_of
-from fedaudit.attacks.evidence.layer_spans import LayerSpan, _lower_gram, find_spans, span_distance
+from fedaudit.attacks.evidence.layer_spans import (
+    LayerSpan,
+    _lower_gram,
+    find_spans,
+    span_distance,
+)
 from fedaudit.attacks.evidence.position_embedding import photo_by_position
 from fedaudit.attacks.search.image_priors import (
     FACE_DEVIATION,
@@ -97,6 +102,26 @@ def test_every_kind_of_layer_is_read(network: str, read: set[str]) -> None:
     for span in spans:
         assert float(span.distance(true[span.name])) < 1e-5
         assert float(span.distance(other[span.name])) > 1e-3
+
+
+def test_columns_that_were_not_sent_are_not_compared() -> None:
+    """Soteria's zeros: what is left of a gradient has the span of what is left of the inputs."""
+    torch.manual_seed(0)
+    model, image = convolutions().eval(), drawn(1)
+    reader, sent = InputReader(model, (3, 32, 32), 1), gradients(model, image)
+    sent["12.weight"][:, ::2] = 0
+    distances = {}
+    for gaps in (False, True):
+        spans = [
+            s for s in find_spans(reader, sent, clean=True, gaps=gaps) if s.name == "12.weight"
+        ]
+        assert (spans[0].sent is not None) == gaps
+        with torch.no_grad():
+            distances[gaps] = float(span_distance(reader, spans, image))
+            other = float(span_distance(reader, spans, drawn(1, seed=1)))
+        assert other > 1e-3
+    assert distances[False] > 0.1
+    assert distances[True] < 1e-5
 
 
 def test_what_lies_behind_dropout_is_marked() -> None:

@@ -10,15 +10,18 @@ import torch.nn.functional as F
 from torchvision.models import VisionTransformer
 
 import fedaudit
+from fedaudit.attacks.adaptive.assumptions import as_assumed, assume
 from fedaudit.attacks.evidence.labels.of_images import in_order_of_labels
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.image_priors import usual_variation
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.span_schedules import opening
 from fedaudit.attacks.search.stage import adjust
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.core.scenario import Adapt
 from fedaudit.core.shared import Update
 from fedaudit.federation.simulation import Simulation
 from fedaudit.scoring.image_metrics import SSIM
@@ -93,6 +96,31 @@ def test_a_network_that_was_trained_tells_no_less(
     by_maps, by_spans = quality
     assert by_maps < 0.85, quality
     assert by_spans > 0.95, quality
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", [gan_inversion, subspace_matching])
+def test_what_soteria_leaves_of_a_trained_network_is_enough(
+    attack: Callable[[], MatchingAttack],
+    intercept: Intercept,
+    federate: Callable[..., Simulation],
+) -> None:
+    """Known or estimated, columns that were not sent are not compared; four photos."""
+    plain = federate(method="fedavg", lr=0.05)
+    state, _ = plain.train(plain.fresh(), range(1, 13))
+    guarded = federate(method="fedavg", lr=0.05, defense="soteria")
+    captured, quality = intercept(simulation=guarded, state=state, batch=4), {}
+    assert captured.secret is not None
+    told: tuple[Adapt, ...] = ("known", "estimated", "no")
+    for word in told:
+        seen = assume(captured.seen, word)
+        made = attack()(seen, generator=torch.Generator().manual_seed(0))
+        assert as_assumed(made, captured.seen, word).adaptive == word
+        truth = captured.secret
+        order = pair(truth.images, truth.labels, made.images, made.labels)
+        quality[word] = float(SSIM()(truth.images, made.images[list(order)]).mean())
+    assert min(quality["known"], quality["estimated"]) > 0.9, quality
+    assert quality["no"] < quality["known"] - 0.1, quality
 
 
 def test_images_come_in_the_order_of_their_labels() -> None:

@@ -230,7 +230,8 @@ def find_spans(
         clean: The update is one exact gradient.
         noise: Standard deviation of independent noise on an entry, by parameter.
         least: Directions that each layer is believed, however uncertain.
-        gaps: Columns of zeros were not sent (Soteria): what inputs have there is not compared.
+        gaps: Columns of zeros were not sent (Soteria): what inputs have there is not compared, not
+            even where it was zero for everybody.
     """
     positions = reader.positions(private)
     spectra, epochs = {}, {}

@@ -150,8 +150,8 @@ def test_scores_without_a_gallery(faces: FaceSet) -> None:
 def test_photos_that_came_back_under_wrong_labels_are_found(faces: FaceSet) -> None:
     """All labels are there, each at somebody else's photo: no photo counts as less near for it."""
     images = faces.images[:30:10]
-    turned = Reconstruction(images.flip(0), torch.tensor([0, 1, 2]))
-    found, labels, kept = score(_secret(images), turned, gallery=None, embed=None)
+    swapped = Reconstruction(images.flip(0), torch.tensor([0, 1, 2]))
+    found, labels, kept = score(_secret(images), swapped, gallery=None, embed=None)
     assert torch.equal(kept, images)
     assert labels == 1.0
     assert [s.metrics["ssim"] for s in found] == pytest.approx([1.0, 1.0, 1.0])

@@ -6,7 +6,8 @@
 The same attack (`gan_inversion`) at growing effort, on updates of one photo of a fresh face network
 (ORL at 32 px, FedAvg), without a defense and under two weak ones that the full attack breaks. An
 attack that finds nobody under a defense is a false witness wherever the full attack finds many
-there. `clean` says whether the bar of `fedaudit.reports.power` lets it be a witness at all.
+there. `clean` says whether the bar of `fedaudit.reports.power` lets it be a witness at all; under a
+defense it is none, either, that is searched for in another way than without one (its ways follow).
 Rates are over people, with exact 95 % intervals; the last line is the ceiling of the originals.
 """
 
@@ -66,7 +67,11 @@ def main() -> None:
         if row.defense == "none":
             witness = "yes" if row.reid.value >= bar else "no"
             print(f"{row.attack}: clean {witness}")
-        print(f"  {row.defense}: {rate_text(row.reid)}")
+        assert row.measurement
+        assert row.measurement.effort
+        print(
+            f"  {row.defense}: {rate_text(row.reid)}, {' and '.join(row.measurement.effort.ways)}"
+        )
     print(f"bar {bar:.0%}, half of the ceiling: {rate_text(ceiling.reid)}")
 
 

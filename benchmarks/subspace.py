@@ -219,6 +219,8 @@ def measure(
         done = {row["number"]: row for row in kept.of(key)}
         model = None
         for number, photos in enumerate(batches(judge.faces, size, options.targets, seed, people)):
+            if number < options.skip:
+                continue
             if number not in done:
                 model = model or network_of(line, judge.faces, seed, people)
                 row = attacked(model, line, photos, number, judge, options.settings)
@@ -335,6 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="*", default=USUAL, help="parts of the names of lines")
     parser.add_argument("--batch", nargs="*", type=int, default=[1, 4])
     parser.add_argument("--targets", type=int, default=2, help="batches a seed")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first batches")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     add_set(parser)
     parser.add_argument("--people", nargs=2, help="who is attacked; of `PAIRS` if not given")

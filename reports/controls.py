@@ -9,12 +9,14 @@ from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import POSITIVE
 from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Row
+from fedaudit.reports.effort import effort
 from fedaudit.reports.identity_tests import ALPHA, group_test
+from fedaudit.reports.measurement import Effort
 from fedaudit.reports.plain_names import defense_name
-from fedaudit.reports.power import POWER
+from fedaudit.reports.power import POWER, other_ways
 from fedaudit.reports.results import Ceiling, Control
 from fedaudit.reports.text import NBSP, percent, signed
-from fedaudit.reports.trials import Trials
+from fedaudit.reports.trials import Group, Trials
 from fedaudit.reports.unit_scores import difference, outcomes, rate_of
 from fedaudit.reports.verdicts import rate_text
 from fedaudit.scoring.copies import ENOUGH
@@ -207,10 +209,13 @@ def succeeds(study: Study, trials: Trials, attack: str) -> bool | None:
     return None if gain is None else gain.low > MARGIN
 
 
-def lacks_power(study: Study, trials: Trials, attack: str, ceiling: float | None) -> str:
+def lacks_power(
+    study: Study, trials: Trials, attack: str, ceiling: float | None, searched: Effort | None
+) -> str:
     """Why an attack of a recorded run that finds nobody says nothing; "" where it says something.
 
-    The control is the auditor's own: known faces, trained on as the clients trained, no defense.
+    The control is the auditor's own: known faces, trained on as the clients trained, no defense;
+    searched for in the same ways as the recorded updates (`searched`).
     """
     first = study.scenarios[0]
     place = (first.name, first.defenses[0].label, attack)
@@ -226,7 +231,8 @@ def lacks_power(study: Study, trials: Trials, attack: str, ceiling: float | None
     if ceiling is None or rate.value < POWER * ceiling:
         bar = percent(POWER * (ceiling or 1.0)).replace(NBSP, " ")
         return f"{finding}, and only {bar} or more show that it works"
-    return ""
+    other = other_ways(searched, effort(group, Group(())), rate.n * POWER * ceiling)
+    return f"{finding}, but {other}" if other else ""
 
 
 def _of_recorded(study: Study, trials: Trials, faces: str) -> Control:

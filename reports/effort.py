@@ -1,12 +1,16 @@
 """How much an attack was given, and whether more of it would have helped."""
 
 import math
+from collections import defaultdict
 from statistics import median
 
+from fedaudit.core.measures import Rate
+from fedaudit.core.reconstruction import SearchedBy
 from fedaudit.core.trial import Trial
 from fedaudit.reports.measurement import Effort
 from fedaudit.reports.plain_names import attack_name
 from fedaudit.reports.trials import Group, Trials
+from fedaudit.reports.unit_scores import rate_of
 
 # Chosen by benchmarks/convergence.py on ORL; its figures are of other faces.
 ENOUGH = 0.1
@@ -28,7 +32,17 @@ def effort(group: Group, halved: Group) -> Effort:
         tested=len(gains),
         converged=sum(gain <= ENOUGH for gain in gains),
         gain=max(gains, default=None),
+        ways=ways(group),
     )
+
+
+def ways(group: Group) -> dict[SearchedBy, Rate | None]:
+    """By what a line's images were searched for, and how many were re-identified of each kind."""
+    by: defaultdict[SearchedBy, list[Trial]] = defaultdict(list)
+    for trial in group.trials:
+        by[trial.searched_by].append(trial)
+    groups = {way: Group(tuple(trials)) for way, trials in sorted(by.items())}
+    return {way: rate_of(one) if one.tested() else None for way, one in groups.items()}
 
 
 def unused(trials: Trials) -> tuple[str, ...]:

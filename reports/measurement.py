@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fedaudit.core.measures import Estimate, IdentityTest, Rate
+from fedaudit.core.reconstruction import SearchedBy
 from fedaudit.scoring.copies import NO_CALIBRATION, CopyCalibration
 
 FOREIGN = 0.1
@@ -57,6 +58,8 @@ class Effort:
             not say what it is with half of them (convergence is not reported).
         converged: On how many of those the second half of the steps gained next to nothing.
         gain: The most that it gained, as a share of the objective (`reports.effort.gain_of`).
+        ways: By what images were searched for (`Reconstruction.searched_by`), and how many were
+            re-identified of those; None where that was not tested.
     """
 
     steps: int
@@ -66,6 +69,7 @@ class Effort:
     tested: int
     converged: int
     gain: float | None
+    ways: Mapping[SearchedBy, Rate | None] = field(default_factory=dict)
 
     @property
     def enough(self) -> bool:

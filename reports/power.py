@@ -1,9 +1,11 @@
 """Statistical power of a clean row: the attack must have found people without the defense."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from fedaudit.core.reconstruction import SearchedBy
 from fedaudit.reports.comparison import ADAPTED, Reason, Row, Verdict
+from fedaudit.reports.measurement import Effort
 from fedaudit.reports.text import NBSP, percent
 from fedaudit.reports.verdicts import is_demonstrated, rate_text
 
@@ -13,11 +15,19 @@ its failure elsewhere says anything: a rule, not a tuned number. `benchmarks/att
 what attacks on either side of it find under weak defenses."""
 
 
+IN_WORDS: Mapping[SearchedBy, str] = {
+    "closed form": "in closed form",
+    "spans": "by what layers' inputs span",
+    "maps": "by known feature maps and gradients",
+    "gradients": "by gradients alone",
+}
+
+
 def with_power(rows: Sequence[Row], ceiling: float | None) -> tuple[Row, ...]:
     """The rows, where NO LEAK FOUND is said only by an attack that was shown to work.
 
     The control is the same attack with the same steps on the same targets of the same scenario,
-    without a defense.
+    without a defense, where it searched in the same way.
 
     Args:
         rows: The comparison.
@@ -106,4 +116,34 @@ def lack_of_power(row: Row, control: Row | None, ceiling: float | None) -> tuple
         bar = percent(bound).replace(NBSP, " ")
         why = f"{alone}, and only {bar} or more show that it works; give it more steps"
         return "no power", why
+    mine = row.measurement.effort if row.measurement else None
+    if other := other_ways(mine, control.measurement.effort, control.reid.n * bound):
+        return "no power", f"{alone}, but {other}"
     return "", ""
+
+
+def other_ways(effort: Effort | None, control: Effort | None, least: float) -> str:
+    """How else than its control an attack searched, so that it was not shown to work; or "".
+
+    An attack begins with the way that an update allows: one that finds everybody by what layers'
+    inputs span, where nothing is hidden, may be left with gradients, by which it finds nobody.
+
+    Args:
+        effort: Of the attack under a defense.
+        control: Of the same attack without one.
+        least: How many units the control must have re-identified by each of the attack's ways.
+    """
+    if effort is None or control is None:
+        return ""
+    shown = {way for way, rate in control.ways.items() if rate and rate.hits >= least}
+    rest = [way for way in effort.ways if way and way not in shown]
+    if not rest:
+        return ""
+    found = [IN_WORDS[way] for way in control.ways if way in shown and way]
+    by = f"{' and '.join(found)} there" if found else "there in several ways, by none so many"
+    setting = "first_fully_connected" if "gradients" in rest else "spans_first"
+    return (
+        f"{by}, and here it searched {' and '.join(IN_WORDS[way] for way in rest)}, which is not "
+        f"shown to find anybody; add it with what keeps it to that ({setting} = false of "
+        "gan_inversion), or an attack that searches both alike (subspace_matching)"
+    )

@@ -117,7 +117,9 @@ def rows(
                 row = replace(row, verdict=_overlapping(row.verdict, overlap))
             if has_truth:
                 row = _of_recording(source, row, (group, prior, noise), settings, gallery)
-                row = _doubt(row, lacks_power(study, trials, attack.label, ceiling))
+                row = _doubt(
+                    row, lacks_power(study, trials, attack.label, ceiling, measurement.effort)
+                )
             table.append(row)
     return with_power(table, ceiling)
 

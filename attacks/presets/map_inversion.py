@@ -89,15 +89,15 @@ class MapInversion:
         evidence = gather(seen)
         goal = goal_of(evidence)
         sharp = goal is not None and goal.depth is not None and goal.floor < SHARP
-        if goal is None and span_goal_of(evidence) is not None:
-            attack = self._blind()
-        else:
-            attack = self._descent() if sharp else self._search()
+        by_spans = goal is None and span_goal_of(evidence) is not None
+        known = self._descent if sharp else self._search
+        attack = self._blind() if by_spans else known()
         before = time.process_time() - start
         result = attack.with_evidence(
             evidence, seen, generator=generator, progress=progress, checkpoint=checkpoint
         )
-        return replace(result, seconds=before + result.seconds)
+        way = "spans" if by_spans else result.searched_by
+        return replace(result, seconds=before + result.seconds, searched_by=way)
 
     def halved(self) -> "MapInversion":
         """The same with half of the steps in each stage."""

@@ -222,7 +222,8 @@ class MatchingAttack:
             adaptive=word,
             history=tuple(run.trace.history),
             restarts=self.restarts,
-            closed_form=run.exact is not None,
+            closed_form=run.closed_form,
+            searched_by=run.searched_by,
             unused=evidence.unused,
         )
 

@@ -23,6 +23,7 @@ from fedaudit.attacks.search.span_mending import ANEW_BELOW, BURIED, HOPELESS, i
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import ANEW, FINER, MENDED, OTHER_NOISE, Scene, StageResult
+from fedaudit.core.reconstruction import SearchedBy
 
 
 @dataclass
@@ -60,6 +61,25 @@ class SearchRun:
     def seconds(self) -> float:
         """CPU seconds so far, those before an interruption included."""
         return time.process_time() - self.started + self.earlier_seconds
+
+    @property
+    def searched_by(self) -> SearchedBy:
+        """By what the images were searched for that are kept."""
+        if self.exact is not None:
+            return "closed form"
+        matching = self.scene.matching
+        if self.seen_by_spans or isinstance(matching, SpanMatching):
+            return "spans"
+        by_maps = any(stage.match == "maps" for stage in self.stages)
+        if matching.has_features or (by_maps and goal_of(self.scene.evidence) is not None):
+            return "maps"
+        return "gradients"
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the images follow by arithmetic, and layers' inputs bear each of them out."""
+        spans = self.scene.leading
+        return self.exact is not None and spans is not None and spans.distance(self.exact) <= SEEN
 
     def search(self) -> None:
         """All stages, in order; none where closed forms say it all."""

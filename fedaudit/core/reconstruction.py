@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 Adaptive = Literal["known", "estimated", "no", "none needed"]
+SearchedBy = Literal["", "closed form", "spans", "maps", "gradients"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Reconstruction:
         closed_form: The images follow by arithmetic, so that no number of steps would better them.
             The default counts against every clean word, unless the attack shows that it had
             converged (`fedaudit.core.protocols.Halves`).
+        searched_by: By what the images were searched for that are returned, of an attack that has
+            several ways: a "closed form", what layers' inputs "spans", known feature "maps" beside
+            gradients, or "gradients" alone. That one way works says nothing of another. "" of an
+            attack that has one way.
         unused: What of the update, or of how the client trained, it could not use; a sentence each.
     """
 
@@ -44,4 +49,5 @@ class Reconstruction:
     history: tuple[tuple[int, float], ...] = ()
     restarts: int = 1
     closed_form: bool = False
+    searched_by: SearchedBy = ""
     unused: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fedaudit.core.claims import Claim
+from fedaudit.core.reconstruction import SearchedBy
 
 Role = Literal[
     "audit", "half_steps", "prior_only", "update_noise", "noise", "positive", "positive_prior"
@@ -134,7 +135,7 @@ class Trial:
         images: One score per image of the target.
         labels_correct: Share of the label multiset that was recovered; None where not attempted.
         objective, iterations, gradient_evaluations, seconds, adaptive, history, restarts,
-            closed_form, unused: As in `Reconstruction`.
+            closed_form, searched_by, unused: As in `Reconstruction`.
         claims: The privacy guarantees claimed for what was attacked, one for each unit.
         of: What the images are of, as in `Reconstruction`.
         sent: Everything that the client sent, in order.
@@ -166,4 +167,5 @@ class Trial:
     lineup: Lineup | None = None
     restarts: int = 1
     closed_form: bool = False
+    searched_by: SearchedBy = ""
     unused: tuple[str, ...] = ()

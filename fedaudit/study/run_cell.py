@@ -104,6 +104,7 @@ def run_cell(
         lineup=scores.lineup,
         restarts=reconstruction.restarts,
         closed_form=reconstruction.closed_form,
+        searched_by=reconstruction.searched_by,
         unused=reconstruction.unused,
     )
     folder.save_trial(trial, scores.tensors)

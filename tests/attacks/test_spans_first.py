@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,23 @@ def test_a_control_is_found_in_no_fewer_steps_than_what_it_vouches_for(
     few = gan_inversion(latent_steps=1, stage_steps=3, pixel_steps=8)
     assert not begun(intercept().seen, few)
     assert begun(seen(1), few)  # no map is known there, whatever protects it
+
+
+def test_it_says_by_what_it_searched(intercept: Intercept) -> None:
+    """What finds an undefended photo is another way than what a changed update leaves."""
+    few = gan_inversion(latent_steps=1, stage_steps=1, pixel_steps=1)
+    long = gan_inversion(candidates=2, latent_steps=1, stage_steps=1, pixel_steps=60)
+    noise = {"std": 1.0, "of": "norm"}
+
+    def way(captured: Capture, attack: MatchingAttack) -> str:
+        return attack(captured.seen, generator=torch.Generator().manual_seed(0)).searched_by
+
+    assert way(intercept(), few) == "maps"
+    assert way(intercept(), long) == "spans"
+    assert way(intercept(defense="gaussian_noise", settings=noise), few) == "maps"
+    without = replace(few, first_fully_connected=False)
+    assert way(intercept(), without) == "gradients"
+    assert way(intercept(), subspace_matching(steps=2, polish=0, mends=0)) == "spans"
 
 
 @pytest.mark.slow
@@ -159,6 +177,7 @@ def test_a_vision_transformer_gives_one_photo_away_at_once() -> None:
     found = fedaudit.attack(model, update, image_shape=SHAPE)
     assert float((image - found.images).abs().max()) < 1e-3
     assert found.iterations == 1
+    assert (found.closed_form, found.searched_by) == (True, "closed form")
 
 
 @pytest.mark.slow

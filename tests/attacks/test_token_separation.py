@@ -108,7 +108,7 @@ def test_faces_before_a_plain_wall_come_out() -> None:
         image_shape=(3, 112, 112),
         seed=2,
     )
-    assert rebuilt.closed_form
+    assert rebuilt.searched_by == "closed form"
     unknown = torch.full((4,), -1)
     found = rebuilt.images[list(pair(photos, unknown, rebuilt.images, unknown))]
     assert float(SSIM()(photos, found).mean()) > 0.95

@@ -41,10 +41,11 @@ from fedaudit.models.zoo import build
 from fedaudit.reports.build import build_report, reason_to_stop
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.controls import lacks_power, succeeds
+from fedaudit.reports.effort import effort
 from fedaudit.reports.measurement import Measurement
 from fedaudit.reports.recorded import findings_of
 from fedaudit.reports.results import Results, Settings, schema
-from fedaudit.reports.trials import Trials
+from fedaudit.reports.trials import Group, Trials
 from fedaudit.reports.verdicts import judge
 from fedaudit.scoring.embedder import Embedder
 from fedaudit.scoring.partial_truth import match_originals
@@ -688,5 +689,10 @@ def test_an_attack_that_rebuilds_nothing_makes_the_run_invalid(
     )
     assert succeeds(both, trials, "analytic") is True
     assert succeeds(both, trials, "Blind") is False
-    assert lacks_power(both, trials, "analytic", 0.9) == ""
-    assert "may be chance" in lacks_power(both, trials, "Blind", 0.9)
+    assert lacks_power(both, trials, "analytic", 0.9, None) == ""
+    assert "may be chance" in lacks_power(both, trials, "Blind", 0.9, None)
+    otherwise = [t for t in trials.of_role("audit") if t.cell.attack == "analytic"]
+    alone = effort(Group(tuple(replace(t, searched_by="spans") for t in otherwise)), Group(()))
+    assert "here it searched by what layers' inputs span" in lacks_power(
+        both, trials, "analytic", 0.9, alone
+    )

@@ -65,7 +65,7 @@ def drawn(network: nn.Module, count: int = 1) -> Tensor:
 def test_a_search_brings_the_image_of_a_plain_cnn_back() -> None:
     model = cnn()
     photo = drawn(model)
-    settings = {"steps": 40, "restarts": 1}
+    settings = {"steps": 40, "restarts": 5}  # one start may end elsewhere, by the machine
     rebuilt = fedaudit.attack(
         model, gradient(model, photo, LABELS), "idlg", image_shape=SHAPE, settings=settings
     )

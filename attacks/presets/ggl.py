@@ -7,7 +7,7 @@ from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Latent
 
 
-@with_paper_settings(candidates=1)
+@with_paper_settings(candidates=1, spread=1.0)  # its code: nevergrad's CMA, whose default it is
 def ggl(
     *,
     variant: Variant = "strong",

@@ -7,9 +7,10 @@ from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import FeatureMaps, Latent
 
 
-@with_paper_settings(
+@with_paper_settings(  # of its code's configuration for StyleGAN2 and FFHQ
     latent_steps=1000,
     stage_steps=1000,
+    stage_lr=0.1,
     restarts=4,
     candidates=1,
     total_variation=STANDARDIZED * 1e-4,
@@ -20,6 +21,7 @@ def gifd(
     latent_steps: int = 100,
     stages: tuple[int, ...] = (1, 2, 3, 4),
     stage_steps: int = 75,
+    stage_lr: float = 0.05,
     ball: float = 0.5,
     restarts: int = 2,
     total_variation: float = 1e-3,
@@ -38,6 +40,7 @@ def gifd(
         latent_steps: Steps in the latent space.
         stages: Inner feature maps, in order.
         stage_steps: Steps in each of them.
+        stage_lr: Peak learning rate in each of them.
         ball: Radius of the L1 ball, in units of the start's L1 norm.
         restarts: Starts in the latent space.
         total_variation: Weight of the total variation.
@@ -58,7 +61,7 @@ def gifd(
         Stage(
             varies=FeatureMaps(stage=stage, ball=ball),
             steps=stage_steps,
-            lr=0.05,
+            lr=stage_lr,
             schedule="gifd",
             total_variation=total_variation,
         )

@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from fedaudit.attacks.presets.dlg import dlg
+from fedaudit.attacks.presets.ggl import ggl
+from fedaudit.attacks.presets.gias import gias
+from fedaudit.attacks.presets.gifd import gifd
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
 from fedaudit.attacks.presets.published import departures
 from fedaudit.attacks.search.variables import Pixels
@@ -50,6 +53,17 @@ def test_what_is_stated_stays() -> None:
     assert departures(inverting_gradients, stated) == {"steps": (7, 4800)}
     with pytest.raises(UnknownNameError, match="published"):
         inverting_gradients(variant="publishd")  # type: ignore[arg-type]
+
+
+def test_generators_are_searched_as_their_authors_configure_it() -> None:
+    """GIFD: 1,000 steps in each of five spaces at 0.1, four starts. GGL: 500 rounds of 50, σ = 1."""
+    five = gifd(variant="published")
+    assert [(stage.steps, stage.lr) for stage in five.stages] == [(1000, 0.1)] * 5
+    assert five.restarts == 4
+    (evolved,) = ggl(variant="published").stages
+    assert (evolved.steps, evolved.population, evolved.lr) == (500, 50, 1.0)
+    (latent, weights) = gias(variant="published").stages
+    assert (latent.lr, weights.lr) == (3e-2, 1e-3)
 
 
 def reached(attack: Any, captured: Capture, seed: int) -> float:

@@ -56,7 +56,7 @@ def test_what_is_stated_stays() -> None:
 
 
 def test_generators_are_searched_as_their_authors_configure_it() -> None:
-    """GIFD: 1,000 steps in each of five spaces at 0.1, four starts. GGL: 500 rounds of 50, σ = 1."""
+    """GIFD: four starts, 1,000 steps in each of five spaces at 0.1. GGL: 500 rounds of 50."""
     five = gifd(variant="published")
     assert [(stage.steps, stage.lr) for stage in five.stages] == [(1000, 0.1)] * 5
     assert five.restarts == 4

@@ -195,7 +195,7 @@ def network_of(seen: Observation) -> FaceNet | None:
     """The network in the parts that attacks know; None where it has none."""
     if seen.image_shape is None:
         return None
-    network = replay_mode(adopt(build(seen.model, seen.before), seen.image_shape), seen.training)
+    network = replay_mode(adopt(build(seen.model, seen.before), seen.image_shape), seen.mode)
     return network if isinstance(network, FaceNet) else None
 
 

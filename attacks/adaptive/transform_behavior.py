@@ -223,7 +223,7 @@ def generic_gradient(seen: Observation) -> dict[str, Tensor]:
         return {}
     generator = torch.Generator().manual_seed(0)
     images = smooth_noise(seen.batch_size or 1, seen.image_shape, generator)
-    model = replay_mode(build(seen.model, seen.before), seen.training)
+    model = replay_mode(build(seen.model, seen.before), seen.mode)
     scores = model(images)
     labels = torch.arange(len(images)) % scores.shape[1]
     parameters = dict(model.named_parameters())

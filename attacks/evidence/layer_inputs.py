@@ -13,14 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedaudit.attacks.evidence.linear_calls import by_image, linear_calls
 from fedaudit.core.errors import AttackError
 from fedaudit.models.batch_norm import batch_norm_layers, preserve_modes
 from fedaudit.models.facenet import FaceNet
 
 Use = tuple[nn.Module, Tensor]
 """A layer, and what enters it, `[n, …]`."""
-READABLE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention)
+READABLE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 """Layers whose gradient has the form above; `InputReader` checks that of each."""
+CALLED = nn.Identity()
+"""Stands for the layer of a matrix that has none: it is applied by a call (`linear_calls`)."""
 CONFIRMED = 1e-2
 """Share of a gradient of our own that may lie outside of its inputs' span, by rounding."""
 # With 1e-9 a photo through a pre-trained MobileFaceNet misses its own spans by 8e-4, with 1e-11 by
@@ -59,14 +62,6 @@ def matrices_of(layer: nn.Module, gradient: Tensor) -> Tensor:
     if isinstance(layer, nn.ConvTranspose2d):
         return gradient.reshape(layer.groups, gradient.shape[0] // layer.groups, -1).mT
     return gradient[None]
-
-
-def _weight_of(layer: nn.Module) -> nn.Parameter | None:
-    """The weight that acts on the layer's (first) input."""
-    if isinstance(layer, nn.MultiheadAttention):
-        return layer.in_proj_weight
-    weight = getattr(layer, "weight", None)
-    return weight if isinstance(weight, nn.Parameter) else None
 
 
 class _AllHeard(Exception):  # noqa: N818  # ends a forward pass; it is no error
@@ -115,13 +110,19 @@ class InputReader:
     moments: "tuple[tuple[InputReader, Sequence[int]], ...]" = ()
     layers: dict[str, list[nn.Module]] = field(default_factory=dict)
     _uses: dict[str, int] = field(default_factory=dict)
+    _in_attention: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         names = {id(p): name for name, p in self.model.named_parameters()}
         for layer in self.model.modules():
-            weight = _weight_of(layer) if isinstance(layer, READABLE) else None
+            weight = layer.weight if isinstance(layer, READABLE) else None
             if weight is not None and id(weight) in names:
                 self.layers.setdefault(names[id(weight)], []).append(layer)
+        for name, weight in self.model.named_parameters():
+            if weight.dim() == 2:
+                self.layers.setdefault(name, [CALLED])
+        attention = [m for m in self.model.modules() if isinstance(m, nn.MultiheadAttention)]
+        self._in_attention = {names[id(p)] for m in attention for p in m.parameters()}
 
     def rows(self, names: Sequence[str], images: Tensor) -> dict[str, Tensor]:
         """What `images` `[n, C, H, W]` send to the weights `names`; differentiable.
@@ -221,17 +222,31 @@ class InputReader:
         ends: list[bool] = []
         missing = {name: self._uses.get(name, 0) for name in names} if enough else {}
 
+        def add(name: str, layer: nn.Module, inputs: Tensor) -> None:
+            if not ends:
+                heard.setdefault(name, []).append((layer, inputs))
+            if missing:
+                missing[name] -= 1
+                if not any(missing.values()):
+                    raise _AllHeard
+
         def listen(name: str) -> Callable[..., None]:
             def hook(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-                if not ends:
-                    inputs = args[0] if args else next(iter(keywords.values()))
-                    heard.setdefault(name, []).append((module, inputs))
-                if missing:
-                    missing[name] -= 1
-                    if not any(missing.values()):
-                        raise _AllHeard
+                hooked[:] = [args[0] if args else next(iter(keywords.values()))]
+                add(name, module, hooked[0])
 
             return hook
+
+        hooked: list[Tensor] = []
+        weights = {id(self.model.get_parameter(name)): name for name in names}
+
+        def hear(inputs: Tensor, weight: Tensor) -> None:
+            name = weights.get(id(weight)) or weights.get(id(weight._base))
+            if name is None or (hooked and inputs is hooked[0]):  # its layer has told
+                return
+            each = by_image(inputs, len(images), in_attention=name in self._in_attention)
+            if each is not None:
+                add(name, self.layers[name][0], each)
 
         with ExitStack() as hooks, (mode or deterministic)(self.model):
             for owner in until:
@@ -241,9 +256,11 @@ class InputReader:
                 )
             for name in names:
                 for layer in self.layers[name]:
-                    hooks.enter_context(
-                        layer.register_forward_pre_hook(listen(name), with_kwargs=True)
-                    )
+                    if layer is not CALLED:
+                        hooks.enter_context(
+                            layer.register_forward_pre_hook(listen(name), with_kwargs=True)
+                        )
+            hooks.enter_context(linear_calls(hear))
             with suppress(_AllHeard):
                 self._output = self._run(images)
         return heard

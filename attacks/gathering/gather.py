@@ -180,7 +180,7 @@ def gather(seen: Observation) -> Evidence:
         private=unshared_names(model, seen.before),
         clean=_is_clean(seen, update) and adaptation.exact,
         untrained=constants,
-        unused=unused_parts(model, constants, labels),
+        unused=unused_parts(model, constants, has_labels=labels is not None),
     )
     if adaptation.special:
         rounds = [mean_gradient(seen, update) for update in adaptation.rounds]
@@ -202,7 +202,7 @@ def gather_inputs(seen: Observation) -> Evidence:
         AttackError: No model update among what was shared, or one of zeros.
     """
     count, shape, update = _basics(seen)
-    changed(update.tensors)
+    still = frozenset(update.tensors) - frozenset(changed(update.tensors))
     adaptation = adapt_to(seen)
     if adaptation.special:
         adaptation = replace(adaptation, special=()).missing(adaptation.special[0].name)
@@ -224,6 +224,8 @@ def gather_inputs(seen: Observation) -> Evidence:
         clean=_is_clean(seen, update) and adaptation.exact,
         adaptation=adaptation,
         photos=ChangedPhotos((), count),
+        untrained=still,
+        unused=unused_parts(model, still, has_labels=True),  # they are read off at the end
     )
     if _is_followed(seen, evidence):
         assert seen.training is not None

@@ -163,7 +163,7 @@ class LearnedInversion:
                 return evidence.model
             # What stays on the client's device is unknown: the network must not rely on one draw.
             body = build(seen.model, seen.before, seed=seed_for("lti", self.seed, number))
-            return replay_mode(body, seen.training).to(device)
+            return replay_mode(body, seen.mode).to(device)
 
         client = SimulatedClient(
             model=model,

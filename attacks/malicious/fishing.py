@@ -37,6 +37,11 @@ ASIDE = 0.2
 """Length of an embedding's other coordinates, to the one that fished faces share."""
 PRESENT = 0.2
 """Least length of a head row's gradient, to the longest, that shows its class in the batch."""
+NOTHING_FISHED = (
+    "the head stays on the device, so that there was nothing to fish with: the honest model was "
+    "sent, and the whole batch attacked"
+)
+"""What an attack without a head says that it did without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +145,7 @@ class Fishing:
         has_head = head is not None and update is not None and head.name in update.tensors
         if not has_head or seen.batch_size is None:
             whole: Reconstruction = invert(seen, generator=generator, progress=progress, **more)
-            return whole
+            return replace(whole, unused=(*whole.unused, NOTHING_FISHED))
         assert head is not None
         assert update is not None
         labels = self._labels(head, update, seen.batch_size)

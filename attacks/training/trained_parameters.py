@@ -73,7 +73,7 @@ def possible_training(model: nn.Module, seen: Observation) -> LocalTraining | No
     In training mode torch refuses a step of one image whose map has shrunk to one pixel: a client
     that took such a step had batch norm fixed, whatever is said or not said of it.
     """
-    training, count, shape = seen.training, seen.batch_size, seen.image_shape
+    training, count, shape = seen.mode, seen.batch_size, seen.image_shape
     assert count is not None
     assert shape is not None
     size = count if training is None else min(training.batch_size, count)
@@ -86,9 +86,15 @@ def possible_training(model: nn.Module, seen: Observation) -> LocalTraining | No
 
 
 def unused_parts(
-    model: nn.Module, untrained: Collection[str], labels: Tensor | None
+    model: nn.Module, untrained: Collection[str], *, has_labels: bool
 ) -> tuple[str, ...]:
-    """What an attack on this update does without, a sentence each."""
+    """What an attack on this update does without, a sentence each.
+
+    Args:
+        model: The network.
+        untrained: Names of parameters that stayed as sent.
+        has_labels: Labels are known, or are not asked for yet.
+    """
     parts = []
     drawing = [name for name, module in model.named_modules() if _draws(module)]
     if drawing:
@@ -99,7 +105,7 @@ def unused_parts(
     if untrained:
         names = first_few(sorted(untrained), 1, quote=True)
         parts.append(f"{names} stayed as sent, frozen or not used: left out")
-    if labels is None:
+    if not has_labels:
         parts.append("labels are neither granted nor to be read off the head")
     return tuple(parts)
 

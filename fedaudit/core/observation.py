@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from fedaudit.core.shared import Aggregate, Buffers, Shared, Update, with_tensors
-from fedaudit.core.training import LocalTraining
+from fedaudit.core.training import BatchNormMode, LocalTraining
 
 __all__ = ["DefenseFacts", "LocalTraining", "ModelSpec", "Observation"]
 
@@ -48,6 +48,8 @@ class Observation:
         batch_size: Number of images behind the update, over all local steps.
         num_classes: Width of the head.
         training: Local training settings.
+        batch_norm: Mode in which batch norm trained, where that is stated and `training` is not
+            known as a whole.
         defense: The defenses in use, in order; () says "known to be none", None "not known".
         labels: `[N]` int64.
         round: 1-based number of the round.
@@ -70,6 +72,18 @@ class Observation:
     client: str = ""
     statistics: Mapping[str, Tensor] | None = None
     earlier: tuple["Observation", ...] = ()
+    batch_norm: BatchNormMode | None = None
+
+    @property
+    def mode(self) -> LocalTraining | None:
+        """Settings that say in which mode the network trained; None where nothing does.
+
+        >>> Observation(ModelSpec("lenet"), {}, (), batch_norm="eval").mode.batch_norm
+        'eval'
+        """
+        if self.training is not None or self.batch_norm is None:
+            return self.training
+        return LocalTraining(batch_size=self.batch_size or 1, batch_norm=self.batch_norm)
 
     def to(self, device: str) -> "Observation":
         """The same with every tensor on `device`."""

@@ -19,6 +19,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "gan_inversion": {"pixel_steps": 60},
     "gifd": {"latent_steps": 20, "stage_steps": 20},
     "gion": {"steps": 60},
+    "subspace_matching": {"steps": 60, "polish": 4},
 }
 
 

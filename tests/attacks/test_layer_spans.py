@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torchvision.models import swin_t
 
 import fedaudit
 from fedaudit.attacks.evidence.layer_inputs import InputReader, rows_of
@@ -89,7 +91,11 @@ def spans_of(name: str, count: int = 1) -> tuple[nn.Module, InputReader, tuple[L
 @pytest.mark.parametrize(
     ("network", "read"),
     [
-        ("tokens", {"patch.weight", "attention.in_proj_weight", "mlp.weight", "head.weight"}),
+        (
+            "tokens",
+            {"patch.weight", "mlp.weight", "head.weight"}
+            | {f"attention.{name}" for name in ("in_proj_weight", "out_proj.weight")},
+        ),
         ("convolutions", {f"{k}.weight" for k in (0, 2, 4, 6, 9, 12)}),
     ],
 )
@@ -102,6 +108,76 @@ def test_every_kind_of_layer_is_read(network: str, read: set[str]) -> None:
     for span in spans:
         assert float(span.distance(true[span.name])) < 1e-5
         assert float(span.distance(other[span.name])) > 1e-3
+
+
+class Attended(nn.Module):
+    """Attention as `nn.MultiheadAttention` has it, after patches that are tokens."""
+
+    def __init__(self, *, kdim: int | None = None, batch_first: bool = True) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 48, 8, stride=8)
+        self.attention = nn.MultiheadAttention(48, 4, kdim=kdim, batch_first=batch_first)
+        if kdim is not None:
+            self.queries = nn.Parameter(torch.randn(3, 48))
+        self.head = nn.Linear(48, 7)
+        self.batch_first, self.crossed = batch_first, kdim is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patch(x).flatten(2).transpose(1, 2)
+        if not self.batch_first:
+            tokens = tokens.transpose(0, 1)
+        if self.crossed:
+            queries = self.queries.expand(len(x), 3, 48)
+            mixed = self.attention(queries, tokens[..., : self.attention.kdim], tokens)[0]
+        else:
+            mixed = self.attention(tokens, tokens, tokens)[0]
+        scores: Tensor = self.head(mixed.mean(1 if self.batch_first else 0))
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("settings", "read"),
+    [
+        ({}, {"in_proj_weight", "out_proj.weight"}),
+        ({"batch_first": False}, {"in_proj_weight", "out_proj.weight"}),
+        # Queries are the network's own, so that they say nothing of images.
+        ({"kdim": 40}, {"k_proj_weight", "v_proj_weight", "q_proj_weight", "out_proj.weight"}),
+    ],
+)
+def test_attention_is_read_whatever_its_projections(
+    settings: dict[str, Any], read: set[str]
+) -> None:
+    torch.manual_seed(0)
+    model = Attended(**settings).eval()
+    reader = InputReader(model, (3, 32, 32), 2)
+    spans = {s.name: s for s in find_spans(reader, gradients(model, drawn(2)), clean=True)}
+    assert {name for name in spans if "attention" in name} == {f"attention.{n}" for n in read}
+    with torch.no_grad():  # where attention would be fused
+        true, other = (reader.inputs(list(spans), drawn(2, seed=s)) for s in (0, 1))
+        alone = reader.inputs(list(spans), drawn(2)[1:])
+        for name, span in spans.items():
+            assert float(span.distance_of_inputs(true[name], 2)) < 1e-5
+            if "q_proj" not in name:
+                assert float(span.distance_of_inputs(other[name], 2)) > 1e-3
+            entered = true[name][0][1]  # one image after the other, whatever attention has outside
+            torch.testing.assert_close(entered[1:], alone[name][0][1], atol=1e-5, rtol=1e-4)
+
+
+def test_projections_that_are_applied_by_calls_are_read() -> None:
+    """torchvision's Swin: of 65 matrices 26 were, none of them in its attention."""
+    torch.manual_seed(0)
+    model = swin_t(num_classes=7).eval()
+    positions = InputReader(model, (3, 64, 64), 1).positions()
+    read = [name for name in positions if ".attn." in name]
+    assert len(read) == len([n for n in dict(model.named_parameters()) if is_late(n)]), read
+
+
+def is_late(name: str) -> bool:
+    """Whether it is a projection of an attention whose places are fewer than a token's numbers."""
+    return name.endswith(("qkv.weight", "proj.weight")) and name[:10] in (
+        "features.5",
+        "features.7",
+    )
 
 
 def test_columns_that_were_not_sent_are_not_compared() -> None:

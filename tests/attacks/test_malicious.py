@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.malicious.fishing import Fishing
+from fedaudit.attacks.malicious.fishing import NOTHING_FISHED, Fishing
 from fedaudit.attacks.malicious.imprint import Imprint
 from fedaudit.attacks.malicious.trap_weights import TrapWeights
 from fedaudit.core.capture import Capture
@@ -209,6 +209,7 @@ def test_fishing_without_a_head_is_the_honest_attack(batch_of: Intercept) -> Non
     honest = create("attacks", "inverting_gradients", {"steps": 3})
     first, second = (a(capture.seen, generator=noise()) for a in (attack, honest))
     assert torch.equal(first.images, second.images)
+    assert first.unused == (*second.unused, NOTHING_FISHED)  # and says so
 
 
 # --- the pipeline -------------------------------------------------------------------------------

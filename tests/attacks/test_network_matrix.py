@@ -110,6 +110,11 @@ def test_what_an_attack_does_without_is_said_in_its_result() -> None:
     said = run_case(Case("idlg", "unused_layer", "adam", 4)).unused
     assert any("'unused.bias' and 1 more stayed as sent" in one for one in said)
     assert run_case(Case("idlg", "unused_layer", "gradient", 4)).unused == ()
+    said = run_case(Case("subspace_matching", "dropout_depth", "gradient", 1)).unused
+    assert any("'depth' and 1 more drew" in one for one in said)
+    said = run_case(Case("subspace_matching", "unused_layer", "adam", 4)).unused
+    assert any("'unused.bias' and 1 more stayed as sent" in one for one in said)
+    assert run_case(Case("subspace_matching", "resnet18_eval", "gradient", 1)).unused == ()
 
 
 @pytest.mark.parametrize("network", ["dropout_depth", "vit"])

@@ -388,6 +388,32 @@ def test_local_training_is_known_as_far_as_it_is_stated(
     assert bool(found.missing) == (settings is None or images is None)
 
 
+def test_the_mode_of_batch_norm_counts_where_the_rest_is_not_known(tmp_path: Path) -> None:
+    """What spans say needs no learning rate, but the mode in which the network trained."""
+    network = build(ModelSpec("convnet", {"classes": 5, "width": 4, "image_size": 16}))
+    modes: tuple[Literal["train", "eval"] | None, ...] = ("eval", "train", None)
+    for stated in modes:
+        record = fedaudit.recording(
+            tmp_path / str(stated),
+            model="convnet",
+            arguments={"width": 4},
+            classes=5,
+            batch_norm=stated,
+        )
+        record.broadcast(1, network.state_dict())
+        moved = {n: p + 0.1 for n, p in network.named_parameters()}
+        record.update(1, "c", moved, kind="weights", examples=2)
+        stored = StoredCapture(tmp_path / str(stated))
+        (capture,) = observations(stored)
+        assert capture.seen.training is None  # no learning rate, no steps
+        mode = capture.seen.mode
+        assert (mode.batch_norm if mode else None) == stated
+        found = local_training(
+            stored.facts, next(m for m in stored.messages(1) if m.message.client).message
+        )
+        assert ("batch_norm = train" in found.assumed) == (stated is None)
+
+
 def test_buffers_alone_make_no_shared_buffers_of_a_gradient(tmp_path: Path) -> None:
     network = build(ModelSpec("convnet", {"classes": 5, "width": 4, "image_size": 16}))
     record = fedaudit.recording(tmp_path / "c", model="convnet", arguments={"width": 4}, classes=5)

@@ -33,13 +33,12 @@ def protection(one: Protection) -> Protection:
 
 def training_text(seen: Observation, assumed: Sequence[str]) -> str:
     """How clients trained, and what of it was assumed."""
-    training = seen.training
-    if training is None:
-        return "local training is not known"
-    text = (
-        f"recorded update: {training.steps} local step(s) of batch {training.batch_size}, "
-        f"{training.optimizer}, lr {training.lr:g}"
-    )
+    training, text = seen.training, "local training is not known"
+    if training is not None:
+        text = (
+            f"recorded update: {training.steps} local step(s) of batch {training.batch_size}, "
+            f"{training.optimizer}, lr {training.lr:g}"
+        )
     return text + (f"; assumed, not stated: {', '.join(assumed)}" if assumed else "")
 
 

@@ -162,6 +162,7 @@ def _observe(
         batch_size=images,
         num_classes=facts.classes or spec.arguments.get("classes"),
         training=training,
+        batch_norm=facts.batch_norm,
         defense=_with_sum(_defenses_of(facts, message), shared, stated_sum=message.aggregate),
         round=round,
         client=client,

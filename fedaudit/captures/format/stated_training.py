@@ -1,7 +1,8 @@
 """How a client trained, as far as the facts say: the settings, and the images behind an update.
 
 What is not stated stays unknown. Three settings that frameworks leave at zero unless told otherwise
-are taken so where everything else is known, and this is said.
+are taken so where everything else is known, and this is said; so is in which mode batch norm and in
+which range images are taken to be, which every attack must presume.
 """
 
 import math
@@ -50,16 +51,15 @@ def local_training(facts: Facts, message: Message) -> Training:
         optimizer = "adam"
     if not gradient and optimizer not in {"sgd", "adam"}:
         missing.append(f"an optimizer that can be replayed: sgd or adam, not {facts.optimizer}")
+    assumptions = ["batch_norm = train"] if facts.batch_norm is None else []
+    if facts.mean is None and facts.std is None:
+        assumptions.append("images that enter the model in [0, 1] (no mean, no std)")
     if missing:
-        return Training(None, images, tuple(missing))
-    assumptions = []
+        return Training(None, images, tuple(missing), tuple(assumptions))
     if not gradient:
         assumptions += ["optimizer = sgd"] if facts.optimizer is None else []
         for name in ("momentum", "weight_decay", "proximal"):
             assumptions += [f"{name} = 0"] if getattr(facts, name) is None else []
-    assumptions += ["batch_norm = train"] if facts.batch_norm is None else []
-    if facts.mean is None and facts.std is None:
-        assumptions.append("images that enter the model in [0, 1] (no mean, no std)")
     settings = LocalTraining(
         lr=facts.lr or 1.0,  # a gradient has no learning rate in it
         steps=1 if gradient else steps or 1,

@@ -180,7 +180,7 @@ def gather(seen: Observation) -> Evidence:
         private=unshared_names(model, seen.before),
         clean=_is_clean(seen, update) and adaptation.exact,
         untrained=constants,
-        unused=unused_parts(model, constants, has_labels=labels is not None),
+        unused=unused_parts(model, constants, seen.training, has_labels=labels is not None),
     )
     if adaptation.special:
         rounds = [mean_gradient(seen, update) for update in adaptation.rounds]
@@ -225,7 +225,9 @@ def gather_inputs(seen: Observation) -> Evidence:
         adaptation=adaptation,
         photos=ChangedPhotos((), count),
         untrained=still,
-        unused=unused_parts(model, still, has_labels=True),  # they are read off at the end
+        unused=unused_parts(
+            model, still, seen.training, has_labels=True
+        ),  # they are read off at the end
     )
     if _is_followed(seen, evidence):
         assert seen.training is not None
@@ -239,12 +241,13 @@ def _is_followed(seen: Observation, evidence: Evidence) -> bool:
 
     Not where each of them sees all images: two steps on eight photos of p09 and p10 had SSIM 0.81
     and 0.65 so in two networks, 0.79 and 0.65 without (156 and 99 CPU s; benchmarks/subspace.py).
-    Nor where nothing tells who shared a mini-batch, as batch norm in training mode does.
+    Nor where nothing tells who shared a mini-batch, as batch norm in training mode does, or where
+    each epoch sees other versions of the photos.
     """
     training, update = seen.training, seen.update
     if training is None or update is None or update.kind == "gradient":
         return False
-    several = training.optimizer == "sgd" and training.steps > 1
+    several = training.optimizer == "sgd" and training.steps > 1 and not training.augmentation
     mixed = evidence.coupled and evidence.count > training.batch_size
     return several and mixed and evidence.adaptation.exact and not evidence.adaptation.scaled
 

@@ -86,13 +86,18 @@ def possible_training(model: nn.Module, seen: Observation) -> LocalTraining | No
 
 
 def unused_parts(
-    model: nn.Module, untrained: Collection[str], *, has_labels: bool
+    model: nn.Module,
+    untrained: Collection[str],
+    training: LocalTraining | None,
+    *,
+    has_labels: bool,
 ) -> tuple[str, ...]:
     """What an attack on this update does without, a sentence each.
 
     Args:
         model: The network.
         untrained: Names of parameters that stayed as sent.
+        training: The client's, as far as it is known.
         has_labels: Labels are known, or are not asked for yet.
     """
     parts = []
@@ -101,6 +106,11 @@ def unused_parts(
         parts.append(
             f"what {first_few(drawing, 1, quote=True)} drew while the client trained is not known: "
             "what they do on average was computed instead"
+        )
+    if training is not None and training.augmentation:
+        parts.append(
+            f"photos are changed at random ({', '.join(training.augmentation)}) before each step: "
+            "what comes back is what the network saw of them"
         )
     if untrained:
         names = first_few(sorted(untrained), 1, quote=True)

@@ -5,6 +5,7 @@ from typing import Literal
 
 Optimizer = Literal["sgd", "adam"]
 BatchNormMode = Literal["train", "eval"]
+Augmentation = Literal["flip", "crop", "jitter"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class LocalTraining:
         weight_decay: L2 penalty in the optimizer, as torch's `weight_decay`.
         proximal: μ of FedProx's term μ/2·‖w − w_global‖² (Li et al., MLSys 2020).
         batch_norm: Mode of batch-norm layers while the client trains: "train" couples the batch.
+        augmentation: How each photo is changed at random before each step, in this order
+            (`federation.augmentation`); () not at all. A network sees what became of the photos.
     """
 
     lr: float = 0.1
@@ -31,3 +34,7 @@ class LocalTraining:
     weight_decay: float = 0.0
     proximal: float = 0.0
     batch_norm: BatchNormMode = "train"
+    augmentation: tuple[Augmentation, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "augmentation", tuple(self.augmentation))

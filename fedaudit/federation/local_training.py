@@ -17,6 +17,7 @@ from fedaudit.core.client import ClientReturn, ClientTask, Loop
 from fedaudit.core.errors import AttackError, ConfigError
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.shared import Buffers, Shared, Update
+from fedaudit.federation.augmentation import augment
 from fedaudit.models.batch_norm import client_mode, collect_buffers
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on
@@ -86,9 +87,10 @@ def _train(model: nn.Module, task: ClientTask) -> tuple[Mapping[str, Tensor], fl
         loop = task.prepare(loop)
     loss = torch.tensor(float("nan"))
     batches = chain.from_iterable(repeat(loop.loader))  # starts over as often as needed
-    for images, labels in islice(batches, training.steps):
+    for photos_of_step, labels in islice(batches, training.steps):
+        images = augment(photos_of_step.flatten(0, 1), training.augmentation)
         loop.optimizer.zero_grad()
-        loss = loop.criterion(_scores(loop.network, images.flatten(0, 1)), labels.flatten(0, 1))
+        loss = loop.criterion(_scores(loop.network, images), labels.flatten(0, 1))
         loss.backward()
         loop.optimizer.step()
     # Read after the step: a private optimizer replaces the gradients during it.

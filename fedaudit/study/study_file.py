@@ -197,7 +197,7 @@ def _plain(value: object) -> Any:
         adapt = {} if value.adapt == "known" else {"adapt": value.adapt}
         return {**own, **adapt, **value.settings}
     if isinstance(value, Federation):
-        return keys_of(value)
+        return {key: _plain(own) for key, own in keys_of(value).items()}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.scenario import SAFE_NAME, Partition, Use
 from fedaudit.core.threat_models import THREAT_MODELS
-from fedaudit.core.training import BatchNormMode, Optimizer
+from fedaudit.core.training import Augmentation, BatchNormMode, Optimizer
 from fedaudit.study.plugin_tables import SAFE, Attacks, Defenses, Judges, OnePlugin, example
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
@@ -110,6 +110,7 @@ class _Training(TypedDict, total=False):
     weight_decay: Annotated[float, _number(0.0005, ge=0)]
     proximal: Annotated[float, _number(0.01, ge=0)]
     batch_norm: Annotated[BatchNormMode, Field(title="mode of batch norm")]
+    augmentation: Annotated[list[Augmentation], AfterValidator(_distinct), _list(["flip", "crop"])]
 
 
 class FederationTable(_Training, total=False):

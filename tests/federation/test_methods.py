@@ -263,9 +263,10 @@ def test_settings_of_a_study_become_local_training(settings: Any) -> None:
         "weight_decay": 0.1,
         "proximal": 0.2,
         "batch_norm": "eval",
+        "augmentation": ("flip", "crop"),
     }
     asked = with_keys(settings, keys)
-    expected = LocalTraining(0.3, 7, 6, 0.5, "adam", 0.1, 0.2, "eval")
+    expected = LocalTraining(0.3, 7, 6, 0.5, "adam", 0.1, 0.2, "eval", ("flip", "crop"))
     if isinstance(asked, Scenario):
         assert asked.audited_training == expected
         smaller = with_keys(asked, {"local_batch_size": 2})

@@ -128,12 +128,10 @@ def audit(
     from fedaudit.captures.audit import capture_study as captures  # noqa: PLC0415 - imports torch
     from fedaudit.cli.run_study import run_study  # noqa: PLC0415 - imports torch
     from fedaudit.data.folder import folder  # noqa: PLC0415 - imports torch
-    from fedaudit.models.library_networks import is_library_name  # noqa: PLC0415 - imports torch
     from fedaudit.reports.build import reason_to_stop  # noqa: PLC0415 - imports torch
-    from fedaudit.study.named_code import look_in_current_folder  # noqa: PLC0415 - imports torch
+    from fedaudit.study.named_code import look_for_code  # noqa: PLC0415 - imports torch
 
-    if model and ":" in model and not is_library_name(model):
-        look_in_current_folder()
+    look_for_code(model)
     if gallery is not None:
         folder(path=str(gallery), size=16)  # whatever is wrong with it is said now
     request = captures.study_of(

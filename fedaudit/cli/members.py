@@ -64,7 +64,9 @@ def members(
     """
     from fedaudit.captures.audit.recorded_membership import recorded_membership  # noqa: PLC0415
     from fedaudit.captures.format.capture_reader import StoredCapture  # noqa: PLC0415 - torch
+    from fedaudit.study.named_code import look_for_code  # noqa: PLC0415 - imports torch
 
+    look_for_code(model)
     results = recorded_membership(
         StoredCapture(capture),
         candidates,

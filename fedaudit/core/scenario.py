@@ -1,5 +1,6 @@
 """What a study asks for, as read from `study.toml`."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
@@ -24,9 +25,9 @@ class Choice:
     """A plugin with its settings; `label` tells two settings of one plugin apart.
 
     Attributes:
-        name: A registered name, or `package.module:object`.
+        name: A registered name, or `package.module:object`; of a network, also a file.
         settings: Keyword arguments of the plugin.
-        label: What reports and file names call it; the (object's) name if not given.
+        label: What reports and file names call it; the (object's, file's) name if not given.
         adapt: Of an attack: what it may make of the defense in use (`attacks.adaptive`).
     """
 
@@ -37,7 +38,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         if not self.label:
-            object.__setattr__(self, "label", self.name.rpartition(":")[2])
+            object.__setattr__(self, "label", re.split(r"[:/\\]", self.name)[-1])
 
 
 @dataclass(frozen=True)

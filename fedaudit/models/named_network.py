@@ -8,7 +8,7 @@ from torch import nn
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.registry import create, lookup
-from fedaudit.models import library_networks
+from fedaudit.models import library_networks, network_file
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.library_networks import is_library_name
 
@@ -17,7 +17,8 @@ def create_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """The network that a name stands for, everywhere alike.
 
     Args:
-        name: A registered network, `torchvision:NAME`, `timm:NAME` or `package.module:factory`.
+        name: A registered network, `torchvision:NAME`, `timm:NAME`, `package.module:factory`, or
+            the path of a file (`network_file`), whose weights are the network's start.
         arguments: Of it; `classes` and `image_size` as far as it takes them. A factory may call
             the number of classes `num_classes`, and need not mind the size of the images. With
             `head` ("linear", "cosface", "arcface", "adaface") a network that has no such argument
@@ -27,13 +28,18 @@ def create_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         UnknownNameError: No such network or argument.
         ConfigError: The factory refuses its arguments, or returns no module.
     """
-    if "head" in arguments and ":" in name and not _takes(name, "head"):
+    if "head" in arguments and is_foreign(name) and not _takes(name, "head"):
         return _with_head(name, dict(arguments))
     factory, settings = fit_arguments(name, arguments)
     model = create("networks", factory, settings)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a network is none of ours: a library's, a factory of somebody's, or a file."""
+    return ":" in name or network_file.is_file(name)
 
 
 def _takes(name: str, argument: str) -> bool:
@@ -64,6 +70,11 @@ def fit_arguments(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[st
             settings.setdefault("num_classes", sizes["classes"])
         size = {"image_size": sizes["image_size"]} if "image_size" in sizes else {}
         return library_networks.FACTORY, {"name": name, "arguments": settings, **size}
+    if network_file.is_file(name):
+        side = sizes.get("image_size")
+        shape = {} if side is None else {"image_shape": (3, side, side)}
+        some = {"classes": sizes["classes"]} if "classes" in sizes else {}
+        return network_file.FACTORY, {"path": name, **settings, **shape, **some}
     if ":" not in name:
         return name, dict(arguments)
     try:

@@ -33,7 +33,11 @@ def digest_of(path: str) -> str:
 
 
 def from_file(
-    *, path: str, image_shape: Sequence[int] | None = None, sha256: str = ""
+    *,
+    path: str,
+    image_shape: Sequence[int] | None = None,
+    sha256: str = "",
+    classes: int | None = None,
 ) -> nn.Module:
     """The network in a TorchScript (`.ts`, `.pt`) or torch.export (`.pt2`) file, in torch's layers.
 
@@ -43,10 +47,11 @@ def from_file(
         path: Of the file.
         image_shape: `(C, H, W)`; TorchScript does not say it.
         sha256: Of the file as it was; "" takes it as it is.
+        classes: How many the network must tell apart at least; a head of more is left as it is.
 
     Raises:
         UsageError: There is no such file, it is another one than it was, or holds no network that
-            gives scores `[N, K]` for any number of images.
+            gives scores `[N, K]` for any number of images, or one of too few classes.
     """
     digest = digest_of(path)
     if sha256 not in {"", digest}:
@@ -54,7 +59,16 @@ def from_file(
             f"the model file {path} has changed since this audit began: use a new --output."
         )
     shape = tuple(int(n) for n in image_shape) if image_shape is not None else None
-    return copy.deepcopy(_network(str(Path(path).expanduser()), digest, shape))
+    network = copy.deepcopy(_network(str(Path(path).expanduser()), digest, shape))
+    if classes is not None and shape is not None:
+        with torch.no_grad():
+            scores = network.eval()(torch.zeros(TRIED[0], *shape)).shape[1]
+        if scores < classes:
+            raise UsageError(
+                f"the network in {path} tells {scores} classes apart, and clients have {classes}: "
+                f"save it with a head of {classes} or more, or name its factory."
+            )
+    return network
 
 
 @lru_cache(maxsize=1)  # every attack of a run builds the same network, and tracing takes seconds

@@ -8,19 +8,25 @@ from collections.abc import Iterator, Mapping
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.scenario import Study
 from fedaudit.models.library_networks import is_library_name
+from fedaudit.models.network_file import is_file
 
 _CODE = re.compile(r"[\w.]+:(?![\\/])")
 """A drive's letter or an address is followed by a slash."""
 
 
 def code_in(study: Study) -> tuple[str, ...]:
-    """The names that are imported, not looked up, when the study is checked or run; each once."""
+    """The names that are imported, not looked up, when the study is checked or run; each once.
+
+    And files that hold a network: what one computes is run.
+    """
     choices = [study.data, *study.judges]
     for scenario in study.scenarios:
         if not is_library_name(scenario.network.name):
             choices.append(scenario.network)
         choices += [scenario.method, *scenario.defenses, *scenario.attacks]
-    return tuple(dict.fromkeys(name for one in choices for name in _code((one.name, one.settings))))
+    files = [s.network.name for s in study.scenarios if is_file(s.network.name)]
+    named = (name for one in choices for name in _code((one.name, one.settings)))
+    return tuple(dict.fromkeys((*named, *files)))
 
 
 def look_in_current_folder() -> None:
@@ -30,6 +36,12 @@ def look_in_current_folder() -> None:
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+
+
+def look_for_code(model: str | None) -> None:
+    """Let a model that a user names as `module:factory` lie in the current folder."""
+    if model and ":" in model and not is_library_name(model):
+        look_in_current_folder()
 
 
 def refuse_code(names: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.core.scenario import Choice, Scenario
 from fedaudit.models.batch_norm import batch_norm_layers, values_per_channel
 from fedaudit.models.derivatives import check_differentiable
+from fedaudit.models.named_network import is_foreign
 from fedaudit.models.zoo import build
 
 TRIED_CLASSES = 7
@@ -25,7 +26,7 @@ class NetworkChecks:
         """Refuse a network that cannot be built, or that cannot take the scenario's steps."""
         network = scenario.network
         key = f"{network.name} {sorted(network.settings.items())}"
-        if ":" in network.name and key not in self._tried:
+        if is_foreign(network.name) and key not in self._tried:
             self._try(network)
             self._tried.add(key)
         training = scenario.audited_training

@@ -22,6 +22,7 @@ from fedaudit.defenses.chain import parts_of
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import Checks
 from fedaudit.federation.together import aggregator_of, photos_of, training_of
+from fedaudit.models.named_network import is_foreign
 from fedaudit.study.deciding_files import barred_assets, pretraining_sets
 from fedaudit.study.network_check import NetworkChecks
 from fedaudit.study.reach import check_targets, faces_to_count, reach_of
@@ -197,7 +198,7 @@ def _check_settings(kind: str, choice: Choice, place: str) -> None:
                 f"{place}: {option} is not for {choice.name!r} to choose. Write {instead}."
             )
     later = [option for of, option in SET_BY_STUDY if of == kind]
-    if kind == "networks" and ":" in choice.name:
+    if kind == "networks" and is_foreign(choice.name):
         return  # of a stranger's network: `NetworkChecks` builds it
     with _at(place):
         registry.check_settings(kind, choice.name, choice.settings, later=later)

@@ -169,12 +169,28 @@ def _adapter() -> TypeAdapter[StudyTable]:
 
 
 def _anchor(study: Study, folder: Path) -> Study:
-    """Take the data set's folder, if it has one, from the folder of the study file."""
+    """Take paths of data and networks from the folder of the study file; networks with a hash."""
+    scenarios = tuple(
+        dataclasses.replace(one, network=_network_file(one.network, folder))
+        for one in study.scenarios
+    )
+    study = dataclasses.replace(study, scenarios=scenarios)
     settings = dict(study.data.settings)
     for key in _PATHS & settings.keys():
         if isinstance(path := settings[key], str):
             settings[key] = str((folder / Path(path).expanduser()).resolve())
     return dataclasses.replace(study, data=dataclasses.replace(study.data, settings=settings))
+
+
+def _network_file(network: Choice, folder: Path) -> Choice:
+    """A network that is a file, by its whole path and its content; any other as it is."""
+    from fedaudit.models.network_file import digest_of, is_file  # noqa: PLC0415 - imports torch
+
+    if not is_file(network.name):
+        return network
+    path = str((folder / Path(network.name).expanduser()).resolve())
+    settings = {"sha256": digest_of(path), **network.settings}
+    return dataclasses.replace(network, name=path, settings=settings)
 
 
 def study_to_mapping(study: Study) -> dict[str, Any]:

@@ -288,7 +288,7 @@ class Bare(nn.Module):
     ("model", "kind", "message"),
     [
         (Random(), UsageError, "layer Random gives other numbers"),
-        (Bare(), AttackError, "no layer of the network"),
+        (Bare(), AttackError, r"no layer of the network \(of 'scale'\)"),
     ],
     ids=["random", "bare"],
 )

@@ -14,6 +14,7 @@ from fedaudit.attacks.evidence.layer_spans import decisive, find_spans, span_dis
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.mini_batches import follow_steps
 from fedaudit.core.errors import AttackError
+from fedaudit.core.printable import first_few
 from fedaudit.models.batch_norm import batch_norm_layers
 
 SEEN = 1e-3
@@ -121,10 +122,10 @@ class SpanMatching:
             spans = find_spans(evidence.reader, target, private=evidence.private, least=1)
         if not spans:
             raise AttackError(
-                "subspace matching has nothing to go by: no layer of the network has fewer "
-                f"positions than inputs for {evidence.count} images of "
-                f"{'×'.join(map(str, evidence.shape))} and shares its gradient. Use gan_inversion "
-                "or inverting_gradients."
+                "subspace matching has nothing to go by: no layer of the network (of "
+                f"{first_few(list(target), quote=True)}) has fewer positions than inputs for "
+                f"{evidence.count} images of {'×'.join(map(str, evidence.shape))} and shares its "
+                "gradient. Use gan_inversion or inverting_gradients."
             )
         # The others saw inputs with random parts left out.
         certain = tuple(span for span in spans if span.certain)

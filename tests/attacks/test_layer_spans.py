@@ -260,7 +260,7 @@ def test_what_cannot_be_read_is_said() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     update = gradients(nn.Sequential(plain, nn.Linear(4, 7)), drawn(1))
     model = nn.Sequential(plain, nn.Linear(4, 7))
-    with pytest.raises(AttackError, match="no layer of the network has fewer positions"):
+    with pytest.raises(AttackError, match=r"no layer of the network .* has fewer positions"):
         fedaudit.attack(model, update, "subspace_matching", images=8, image_shape=(3, 32, 32))
 
 

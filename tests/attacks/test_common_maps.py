@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from fedaudit.attacks.evidence.common_maps import common_maps, with_whole_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, find_spans, span_distance
+from fedaudit.core.observation import ModelSpec
+from fedaudit.models.zoo import build
 
 SHAPE = (3, 16, 16)
 
@@ -103,3 +105,28 @@ def test_a_pass_ends_where_all_is_heard() -> None:
     model.get_submodule("7").register_forward_hook(lambda *_: ran.append("head"))
     reader.rows([third(spans).name], images)
     assert not ran
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        (ModelSpec("torchvision:resnet50", {"classes": 7}), "layer2.1.conv2.weight"),
+        (ModelSpec("iresnet18", {"classes": 7, "image_size": 64}), "body.9.layers.1.weight"),
+    ],
+    ids=["bottleneck", "IR block"],
+)
+def test_maps_inside_stock_blocks_are_whole(spec: ModelSpec, name: str) -> None:
+    """As they are: nobody tells what a block is."""
+    model, shape = build(spec, seed=0).eval(), (3, 64, 64)
+    image = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    named = dict(model.named_parameters())
+    loss = F.cross_entropy(model(image), torch.tensor([3]))
+    slopes = torch.autograd.grad(loss, list(named.values()))
+    reader = InputReader(model, shape, 1)
+    spans = find_spans(reader, dict(zip(named, slopes, strict=True)), clean=True)
+    basis = common_maps(reader, next(span for span in spans if span.name == name))
+    assert basis is not None
+    with torch.no_grad():
+        entered = reader.inputs([name], image)[name][0][1].flatten(1).double()
+    assert len(basis) == 1
+    assert float((F.normalize(entered, dim=1) @ basis.T).norm()) > 1 - 1e-6

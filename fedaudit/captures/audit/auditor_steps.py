@@ -49,7 +49,7 @@ def positive_capture(seen: Observation, name: str, truth: Secret, trained_on: Te
     with torch.no_grad():
         classes = build(seen.model, seen.before).eval()(trained_on).shape[1]
     labels = torch.randint(classes, (count,), generator=generator_for("positive", name))
-    training = seen.training or LocalTraining(batch_size=count)
+    training = seen.mode or LocalTraining(batch_size=count)
     training = replace(training, batch_size=min(training.batch_size, count))
     try:
         step = _retrain(seen, update.kind, trained_on, labels, training, "positive step")
@@ -92,7 +92,7 @@ def explained(seen: Observation, found: Reconstruction, *, own: bool = True) -> 
     if labels is None or len(labels) != len(found.images):
         return None
     count = len(found.images)
-    training = seen.training or LocalTraining(batch_size=count)
+    training = seen.mode or LocalTraining(batch_size=count)
     training = replace(training, batch_size=min(training.batch_size, count))
     images = found.images.clamp(0, 1)
     try:

@@ -39,7 +39,7 @@ def of_invented_people(seen: Observation, cell: Cell) -> tuple[Observation, str]
         labels, gray = _labels_and_color(seen, count, shape, cell)
         people = tuple(f"{cell.scenario} {cell.target} {int(label)}" for label in labels)
         images = composite_faces(people, shape, grayscale=gray)
-        training = seen.training or LocalTraining(batch_size=count)
+        training = seen.mode or LocalTraining(batch_size=count)
         defense, left_out = _known_defense(seen.defense or ())
         payloads = retrain(seen, seen.update.kind, images, labels, training, "invented", defense)
         shared = tuple(_twin(one, payloads, seen.before) for one in seen.shared)

@@ -232,17 +232,18 @@ class InputReader:
 
         def listen(name: str) -> Callable[..., None]:
             def hook(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-                hooked[:] = [args[0] if args else next(iter(keywords.values()))]
-                add(name, module, hooked[0])
+                inputs = args[0] if args else next(iter(keywords.values()))
+                hooked[name] = inputs
+                add(name, module, inputs)
 
             return hook
 
-        hooked: list[Tensor] = []
+        hooked: dict[str, Tensor] = {}
         weights = {id(self.model.get_parameter(name)): name for name in names}
 
         def hear(inputs: Tensor, weight: Tensor) -> None:
             name = weights.get(id(weight)) or weights.get(id(weight._base))
-            if name is None or (hooked and inputs is hooked[0]):  # its layer has told
+            if name is None or inputs is hooked.get(name):  # its layer has told
                 return
             each = by_image(inputs, len(images), in_attention=name in self._in_attention)
             if each is not None:

@@ -163,6 +163,31 @@ def test_attention_is_read_whatever_its_projections(
             torch.testing.assert_close(entered[1:], alone[name][0][1], atol=1e-5, rtol=1e-4)
 
 
+class Halves(nn.Module):
+    """One input enters a layer and a matrix that has none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.other = nn.Linear(3 * 8 * 8, 20), nn.Parameter(torch.randn(20, 3 * 8 * 8))
+        self.head = nn.Linear(20, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = F.avg_pool2d(x, 4).flatten(1)
+        scores: Tensor = self.head(self.layer(flat).tanh() + F.linear(flat, self.other).tanh())
+        return scores
+
+
+def test_what_enters_a_layer_and_a_call_is_read_of_both_and_once() -> None:
+    torch.manual_seed(0)
+    model = Halves().eval()
+    reader = InputReader(model, (3, 32, 32), 1)
+    assert set(reader.positions()) == {"layer.weight", "other", "head.weight"}
+    uses = reader.inputs(["layer.weight", "other"], drawn(1))
+    assert [len(uses[name]) for name in ("layer.weight", "other")] == [1, 1]
+    one, other = (rows_of(*uses[name][0]) for name in ("layer.weight", "other"))
+    torch.testing.assert_close(one, other)
+
+
 def test_projections_that_are_applied_by_calls_are_read() -> None:
     """torchvision's Swin: of 65 matrices 26 were, none of them in its attention."""
     torch.manual_seed(0)

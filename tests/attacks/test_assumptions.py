@@ -131,19 +131,21 @@ def test_what_an_estimate_shows_but_an_attack_cannot_meet(intercept: Intercept) 
 def test_who_knows_the_defense_does_better(
     defense: str, settings: dict[str, object], attack: str, margin: float, intercept: Intercept
 ) -> None:
-    captured = intercept(target=1, defense=defense, settings=settings)
-    assert captured.secret is not None
     short = {"latent_steps": 5, "stage_steps": 10, "pixel_steps": 45}
-    if defense == "sign":
-        short = {}  # with few steps, who does not know signs is only a little worse
+    if defense == "sign":  # with twice as many, who does not know signs is hardly worse
+        short = {"latent_steps": 10, "stage_steps": 20, "pixel_steps": 75}
     if attack == "inverting_gradients":
         short = {"steps": 60, "polish": 0}
-    quality = {}
     adapts: tuple[Adapt, ...] = ("known", "estimated", "no")
-    for told in adapts:
-        seen = assume(captured.seen, told)
-        made = create("attacks", attack, short)(seen, generator=torch.Generator().manual_seed(0))
-        assert as_assumed(made, captured.seen, told).adaptive == told
-        quality[told] = float(SSIM()(captured.secret.images, made.images)[0])
+    quality = dict.fromkeys(adapts, 0.0)
+    for target in (0, 1):  # where a search ends is by chance, which processors decide, too
+        captured = intercept(target=target, defense=defense, settings=settings)
+        assert captured.secret is not None
+        for told in adapts:
+            seen = assume(captured.seen, told)
+            generator = torch.Generator().manual_seed(0)
+            made = create("attacks", attack, short)(seen, generator=generator)
+            assert as_assumed(made, captured.seen, told).adaptive == told
+            quality[told] += float(SSIM()(captured.secret.images, made.images)[0]) / 2
     assert quality["known"] > quality["no"] + margin, quality
     assert quality["estimated"] > quality["no"] + margin, quality

@@ -225,9 +225,8 @@ def gather_inputs(seen: Observation) -> Evidence:
         adaptation=adaptation,
         photos=ChangedPhotos((), count),
         untrained=still,
-        unused=unused_parts(
-            model, still, seen.training, has_labels=True
-        ),  # they are read off at the end
+        # Labels are read off at the end.
+        unused=unused_parts(model, still, seen.training, has_labels=True),
     )
     if _is_followed(seen, evidence):
         assert seen.training is not None

@@ -145,7 +145,8 @@ class Fishing:
         has_head = head is not None and update is not None and head.name in update.tensors
         if not has_head or seen.batch_size is None:
             whole: Reconstruction = invert(seen, generator=generator, progress=progress, **more)
-            return replace(whole, unused=(*whole.unused, NOTHING_FISHED))
+            without = () if has_head else (NOTHING_FISHED,)
+            return replace(whole, unused=(*whole.unused, *without))
         assert head is not None
         assert update is not None
         labels = self._labels(head, update, seen.batch_size)

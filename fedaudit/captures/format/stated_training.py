@@ -51,11 +51,12 @@ def local_training(facts: Facts, message: Message) -> Training:
         optimizer = "adam"
     if not gradient and optimizer not in {"sgd", "adam"}:
         missing.append(f"an optimizer that can be replayed: sgd or adam, not {facts.optimizer}")
-    assumptions = ["batch_norm = train"] if facts.batch_norm is None else []
+    always = ["batch_norm = train"] if facts.batch_norm is None else []
     if facts.mean is None and facts.std is None:
-        assumptions.append("images that enter the model in [0, 1] (no mean, no std)")
+        always.append("images that enter the model in [0, 1] (no mean, no std)")
     if missing:
-        return Training(None, images, tuple(missing), tuple(assumptions))
+        return Training(None, images, tuple(missing), tuple(always))
+    assumptions = []
     if not gradient:
         assumptions += ["optimizer = sgd"] if facts.optimizer is None else []
         for name in ("momentum", "weight_decay", "proximal"):
@@ -70,7 +71,7 @@ def local_training(facts: Facts, message: Message) -> Training:
         proximal=facts.proximal or 0.0,
         batch_norm=facts.batch_norm or "train",
     )
-    return Training(settings, images, (), tuple(assumptions))
+    return Training(settings, images, (), (*assumptions, *always))
 
 
 def check_size(training: Training, shape: tuple[int, int, int] | None) -> None:

@@ -21,8 +21,9 @@ from fedaudit.core.protocols import Attack, AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
+from fedaudit.models.batch_norm import batch_norm_layers
 from fedaudit.models.class_head import ClassHead, head_inputs
-from fedaudit.models.facenet import FaceNet
+from fedaudit.models.facenet import FaceNet, NormedEmbedding, criterion_of
 from fedaudit.models.heads import CosineHead
 from fedaudit.models.zoo import build
 
@@ -35,6 +36,10 @@ SILENT = 30.0
 """Logit by which class fishing lowers its class."""
 ASIDE = 0.2
 """Length of an embedding's other coordinates, to the one that fished faces share."""
+FISHED = 0.5
+"""Least median share in a batch's gradient that the fished image must have in rehearsal."""
+BATCH, REHEARSED = 8, 4
+"""Generated faces a batch, and batches, in rehearsal."""
 PRESENT = 0.2
 """Least length of a head row's gradient, to the longest, that shows its class in the batch."""
 NOTHING_FISHED = (
@@ -58,7 +63,13 @@ class Fishing:
       of a batch in which nobody is of class c, the image with the largest measurement wins, by a
       factor of e^(sharpness × the gap to the next, in standard deviations). The paper needs the
       measurement's distribution, too; it is estimated on generated faces. Heads on unit vectors
-      have bounded logits, so there the embedding's weights are chosen as well.
+      have bounded logits, so there the embedding's weights are chosen as well, where the embedding
+      is a fully connected layer of one of the package's own networks. An angular margin (ArcFace)
+      lets a part of every image through.
+
+    Before anything is sent, the model is rehearsed on batches of generated faces: where no image
+    has half of the gradient, `broadcast` refuses. Batch norm in training mode mixes the batch's
+    images below the head, which no head undoes: such an update is refused, too.
 
     One round gives one image. It comes first; the others are returned as even gray, which stands
     for "not recovered". The labels of all are read from the head's gradient. Where the head stays
@@ -76,6 +87,15 @@ class Fishing:
         prior: Generator of the faces on which the head is set up.
         crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1];
             None keeps what the generator says is a face crop.
+
+    Raises:
+        AttackError: By `broadcast`: no head can be made out, it has neither bias nor unit rows, or
+            no image stands out in rehearsal. By the attack: the head alone is trained, training
+            diverged, or batch norm trained in training mode.
+
+    Example:
+        >>> Fishing(mode="class", target_class=3, inverter="subspace_matching").mode
+        'class'
     """
 
     mode: Literal["feature", "class"] = "feature"
@@ -105,7 +125,11 @@ class Fishing:
     def broadcast(
         self, model: ModelSpec, before: Mapping[str, Tensor], *, generator: torch.Generator
     ) -> tuple[ModelSpec, Mapping[str, Tensor]]:
-        """The honest model with another head; under margin heads, with another embedding too."""
+        """The honest model with another head; under margin heads, with another embedding too.
+
+        Raises:
+            AttackError: See the class.
+        """
         network = build(model, before)
         shape = image_shape(model, network)
         head = _head_of(network, shape)
@@ -122,11 +146,19 @@ class Fishing:
             rows = head.rows(before[head.name])
             if not head.unit:
                 replacement = self._linear_head(head, rows, inputs, generator)
-            elif isinstance(network, FaceNet) and isinstance(network.embedding, nn.Linear):
+            elif isinstance(network, FaceNet) and not isinstance(network.embedding, nn.Identity):
                 replacement = self._margin_head_and_embedding(network, maps, generator)
             else:
                 replacement = self._margin_head(head, rows, inputs, generator)
-        return model, {**before, **{k: v for k, v in replacement.items() if k in before}}
+        sent = {**before, **{k: v for k, v in replacement.items() if k in before}}
+        share = self._rehearse(build(model, sent), torch.cat(batches), len(rows))
+        if not share >= FISHED:
+            raise AttackError(
+                f"fishing would not fish here: of {BATCH} generated faces, the one that stands out "
+                f"most has {share:.0%} of the gradient below the head (chance: {1 / BATCH:.0%}). "
+                + self._way_out(head)
+            )
+        return model, sent
 
     def __call__(
         self,
@@ -149,6 +181,14 @@ class Fishing:
             return replace(whole, unused=(*whole.unused, *without))
         assert head is not None
         assert update is not None
+        if seen.mode is not None and seen.mode.batch_norm == "train" and seen.batch_size > 1:
+            layers = batch_norm_layers(build(seen.model, seen.before))
+            if layers:
+                raise AttackError(
+                    "fishing takes the update for that of one image, and batch norm in training "
+                    f"mode ({next(iter(layers))!r}) mixes all images of the batch: use "
+                    "subspace_matching, which needs no malicious server there."
+                )
         labels = self._labels(head, update, seen.batch_size)
         # The head's rows hold every image's label; what it sends down holds one image alone.
         own = {head.name, head.bias}
@@ -177,6 +217,37 @@ class Fishing:
         result: Reconstruction = invert(alone, generator=generator, progress=progress, **more)
         gray = result.images.new_full((seen.batch_size - 1, *result.images.shape[1:]), EMPTY)
         return replace(result, images=torch.cat([result.images, gray]), labels=labels.cpu())
+
+    def _rehearse(self, network: nn.Module, faces: Tensor, classes: int) -> float:
+        """The median over batches of generated `faces` of the largest share in the gradient.
+
+        Measured where it reaches the pixels: images do not share a gradient there, and it has
+        passed the same layers.
+        """
+        network = network.eval()
+        odd = self.target_class % classes
+        others = [k for k in range(classes) if k != odd] or [odd]
+        labels = torch.tensor([others[i % len(others)] for i in range(BATCH)])
+        if self.mode == "class":
+            labels[0] = odd
+        shares = []
+        for batch in torch.split(faces[: BATCH * REHEARSED], BATCH):
+            images = batch.clone().requires_grad_()
+            with torch.enable_grad():
+                loss = criterion_of(network)(network(images), labels.to(images.device))
+            (slopes,) = torch.autograd.grad(loss, images)
+            sizes = slopes.double().flatten(1).norm(dim=1)
+            shares.append(sizes.max() / sizes.sum())
+        return float(torch.stack(shares).median())
+
+    def _way_out(self, head: ClassHead) -> str:
+        """What to do where nothing is fished."""
+        if head.unit:
+            return (
+                "The head's scores are cosines, which are bounded, and what a margin makes of each "
+                "photo's own class reaches the layers below: use imprint or trap_weights."
+            )
+        return "Try another sharpness or threshold, imprint or trap_weights."
 
     def _linear_head(
         self, head: ClassHead, rows: Tensor, inputs: Tensor, generator: torch.Generator
@@ -214,13 +285,27 @@ class Fishing:
     def _margin_head_and_embedding(
         self, network: FaceNet, maps: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Likewise; in feature fishing the embedding's weights measure, as logits are bounded."""
+        """Likewise; in feature fishing the embedding's weights measure, as logits are bounded.
+
+        Batch norm behind them is made to change nothing in evaluation mode.
+        """
         head, embedding = network.head, network.embedding
         assert isinstance(head, CosineHead)
-        assert isinstance(embedding, nn.Linear)
-        plain = ClassHead("head.weight", unit=True)
+        encoder, named, replacement = embedding, "embedding", {}
+        if isinstance(embedding, NormedEmbedding):
+            encoder, norm, named = embedding.encoder, embedding.norm, "embedding.encoder"
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            replacement = {
+                "embedding.norm.weight": (norm.running_var + norm.eps).sqrt(),
+                "embedding.norm.bias": norm.running_mean,
+                f"{named}.bias": torch.zeros_like(norm.running_mean),
+            }
+        assert isinstance(encoder, nn.Linear)
         if self.mode == "class":
-            return self._margin_head(plain, head.weight, embedding(maps), generator)
+            plain = ClassHead("head.weight", unit=True)
+            sent = maps @ encoder.weight.T
+            return replacement | self._margin_head(plain, head.weight, sent, generator)
         # Two coordinates fish: the shifted measurement, and the length it is compared with. The
         # others tell the images apart, which is how the labels are read.
         mean = maps.mean(0)
@@ -229,7 +314,7 @@ class Fishing:
         projections = (maps @ direction) / (maps @ along)
         shift = projections.mean() + self.threshold * projections.std()
         slope = self.sharpness / (2 * head.scale * projections.std())
-        weight = embedding.weight - (embedding.weight @ mean)[:, None] * along
+        weight = encoder.weight - (encoder.weight @ mean)[:, None] * along
         rest = (maps @ weight[2:].T) / (maps @ along)[:, None]
         weight *= ASIDE / rest.norm(dim=1).mean()
         weight[0] = slope * (direction - shift * along)
@@ -237,8 +322,8 @@ class Fishing:
         rows = head.weight.new_zeros(head.weight.shape)
         rows[:, 0] = -1.0
         rows[self.target_class, 0] = 1.0
-        return {
-            "embedding.weight": weight * embedding.weight.norm() / weight.norm(),
+        return replacement | {
+            f"{named}.weight": weight * encoder.weight.norm() / weight.norm(),
             "head.weight": rows,
         }
 
@@ -246,14 +331,20 @@ class Fishing:
         """The batch's labels `[count]`, that of the fished image first.
 
         Row k is Σ_i (p_ik − y_ik) · x̂_i. Equal rows have equal p, so rows of absent classes are
-        all the same, and what is left of the others belongs to the images of their class.
+        all the same, and what is left of the others belongs to the images of their class. An absent
+        class is that of the largest entry of the bias; without a bias most classes must be absent.
         """
         sign = 1.0 if update.kind == "gradient" else -1.0
         rows = sign * head.rows(update.tensors[head.name])
         odd = self.target_class % len(rows)
-        own = rows - rows.median(0).values
-        sizes = own.norm(dim=1)
         others = torch.arange(len(rows), device=rows.device) != odd
+        bias = None if head.bias is None else update.tensors.get(head.bias)
+        if bias is None:
+            absent = rows.median(0).values
+        else:
+            absent = rows[int((sign * bias).masked_fill(~others, -torch.inf).argmax())]
+        own = rows - absent
+        sizes = own.norm(dim=1)
         if self.mode == "class":
             first = odd
         else:

@@ -137,8 +137,8 @@ def test_rows_that_everybody_activates_hold_mixtures(batch_of: Intercept) -> Non
 def shares(attack: Fishing, spec: ModelSpec, images: Tensor, labels: Tensor) -> Tensor:
     """Each image's share in the length of the gradient below the head, by plain autograd."""
     model, before = attack.broadcast(spec, parameters_of(build(spec)), generator=noise())
-    network = build(model, before)
-    body = [p for name, p in network.named_parameters() if not name.startswith("head.")]
+    network = build(model, before).eval()
+    body = [p for name, p in network.named_parameters() if not name.startswith(("head.", "fc."))]
     sizes = []
     for image, label in zip(images, labels, strict=True):
         loss = criterion_of(network)(network(image[None]), label[None])
@@ -188,6 +188,39 @@ def test_fishing_brings_one_image_back(batch_of: Intercept) -> None:
     fished = int(own.argmin())
     assert float(own[fished]) < 0.01  # 20 dB; some CPUs come to 0.0102 in 60 steps
     assert capture.secret.labels[fished] == result.labels[0]
+
+
+def test_labels_are_read_where_nearly_all_classes_are_in_the_batch(faces: FaceSet) -> None:
+    spec = ModelSpec("torchvision:resnet18", {"classes": 10, "image_size": 32})
+    images = faces.images[torch.arange(8) * 10].expand(-1, 3, -1, -1)
+    attack = Fishing(inverter="inverting_gradients", settings={"steps": 1, "polish": 0})
+    _, sent = attack.broadcast(spec, build(spec).state_dict(), generator=noise())
+    network = build(spec, sent).eval()
+    labels = torch.tensor([6, 0, 3, 1, 7, 2, 8, 4])  # of ten, and 9 is the fished one
+    named = dict(network.named_parameters())
+    loss = criterion_of(network)(network(images), labels)
+    update = Update(
+        "gradient",
+        dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True)),
+        8,
+    )
+    seen = Observation(spec, dict(sent), (update,), (3, 32, 32), 8, 10)
+    rebuilt = attack(seen, generator=noise())
+    largest = int(shares(attack, spec, images, labels).argmax())
+    assert int(rebuilt.labels[0]) == int(labels[largest])
+    assert sorted(rebuilt.labels.tolist()) == sorted(labels.tolist())
+    mixed = replace(seen, training=LocalTraining(batch_size=8, batch_norm="train"))
+    with pytest.raises(AttackError, match=r"'bn1'.*mixes all images"):
+        attack(mixed, generator=noise())
+
+
+def test_fishing_refuses_where_no_image_stands_out() -> None:
+    """An angular margin lets a part of every image through; class fishing still fishes."""
+    spec = ModelSpec("iresnet18", {"classes": 40, "image_size": 32})
+    honest = build(spec).state_dict()
+    with pytest.raises(AttackError, match=r"chance: 12%.*cosines"):
+        Fishing().broadcast(spec, honest, generator=noise())
+    Fishing(mode="class").broadcast(spec, honest, generator=noise())
 
 
 def test_fishing_refuses_what_diverged(batch_of: Intercept) -> None:

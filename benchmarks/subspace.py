@@ -19,9 +19,10 @@ import argparse
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
+import timm
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -77,6 +78,15 @@ def vit(classes: int) -> nn.Module:
     return network
 
 
+def dropping(classes: int) -> nn.Module:
+    """Timm's ResNet-18 with dropout before the head and stochastic depth, as recipes set them."""
+    network: nn.Module = timm.create_model(
+        "resnet18", num_classes=classes, drop_rate=0.2, drop_path_rate=0.1
+    )
+    return network
+
+
+EPOCHS_OF_8 = LocalTraining(lr=0.01, steps=4, batch_size=8, momentum=0.9)
 LINES = (
     Line("ResNet-18 eval, fresh", resnet(18), trained=False, training=False),
     Line("ResNet-18 eval, trained", resnet(18), trained=True, training=False),
@@ -86,10 +96,27 @@ LINES = (
         *(resnet(18), True, True),
         LocalTraining(lr=0.01, steps=2, batch_size=8, momentum=0.9),
     ),
+    Line("ResNet-18 two epochs, batches of 8, momentum", resnet(18), True, True, EPOCHS_OF_8),
     Line(
-        "ResNet-18 two epochs, batches of 8, momentum",
+        "ResNet-18 weight decay, two epochs, batches of 8, momentum",
         *(resnet(18), True, True),
-        LocalTraining(lr=0.01, steps=4, batch_size=8, momentum=0.9),
+        replace(EPOCHS_OF_8, weight_decay=5e-4),
+    ),
+    Line(
+        "ResNet-18 Adam, two epochs, batches of 8",
+        *(resnet(18), True, True),
+        LocalTraining(lr=1e-3, steps=4, batch_size=8, optimizer="adam"),
+    ),
+    Line(
+        "ResNet-18 evaluation mode, two epochs, batches of 8, momentum",
+        *(resnet(18), True, False),
+        replace(EPOCHS_OF_8, batch_norm="eval"),
+    ),
+    Line("ResNet-18 with dropout and stochastic depth, one step", dropping, True, True),
+    Line(
+        "ResNet-18 with dropout and stochastic depth, two epochs, batches of 8, momentum",
+        *(dropping, True, True),
+        EPOCHS_OF_8,
     ),
     Line(
         "ResNet-18 augmented, one step",
@@ -99,12 +126,12 @@ LINES = (
     Line(
         "ResNet-18 augmented, two epochs, batches of 8, momentum",
         *(resnet(18), True, True),
-        LocalTraining(0.01, 4, 8, 0.9, augmentation=("flip", "crop", "jitter")),
+        replace(EPOCHS_OF_8, augmentation=("flip", "crop", "jitter")),
     ),
     Line("ResNet-50 eval, trained", resnet(50), trained=True, training=False),
     Line("ViT patch 16, fresh", vit, trained=False, training=False),
 )
-USUAL = ("ResNet-18 eval", "ResNet-18 train", "ViT")
+USUAL = ("ResNet-18 eval, fresh", "ResNet-18 eval, trained", "ResNet-18 train", "ViT")
 
 
 def train(
@@ -140,7 +167,14 @@ def delta_of(
     `[E, N, C, H, W]` in E epochs; the photos themselves where it does not change them.
     """
     client = copy.deepcopy(model)
-    optimizer = torch.optim.SGD(client.parameters(), lr=local.lr, momentum=local.momentum)
+    named = client.parameters()
+    optimizer: torch.optim.Optimizer
+    if local.optimizer == "adam":
+        optimizer = torch.optim.Adam(named, local.lr, weight_decay=local.weight_decay)
+    else:
+        optimizer = torch.optim.SGD(
+            named, local.lr, momentum=local.momentum, weight_decay=local.weight_decay
+        )
     generator, left = torch.Generator().manual_seed(0), torch.empty(0, dtype=torch.long)
     seen: list[Tensor] = []
     with torch.random.fork_rng(devices=[]):

@@ -24,7 +24,8 @@ from statistics import mean
 
 import torch
 from kept_rows import KeptRows, Row, add_results
-from subspace import ATTACKED, Judge, batches
+from stock_clients import ATTACKED
+from subspace import Judge, batches
 from torch import nn
 from tuning import add_set, settings
 

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import mean
 
-import subspace
 import torch
+from stock_clients import resnet, train, update_of
+from subspace import Judge, batches
 
 import fedaudit
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, FaceGenerator
@@ -94,21 +95,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size = options.size
     faces = (openpeople if options.data == "openpeople" else orl)(size=size)
     people = sorted(set(faces.people))
-    subspace.ATTACKED = tuple(options.people or people[-2:])
-    judge = subspace.Judge(faces)
+    attacked = options.people or people[-2:]
+    judge = Judge(faces)
     torch.manual_seed(0)
-    model = subspace.resnet(18)(len(people) - 2)
-    subspace.train(model, faces, 0)
+    model = resnet(18)(len(people) - 2)
+    train(model, faces, 0, attacked)
     model.train(options.train)
-    batches = list(subspace.batches(faces, options.batch, options.targets, 0))
+    every_batch = list(batches(faces, options.batch, options.targets, 0, attacked))
     print("| search | SSIM (least) | PSNR | first of ten | distance left | CPU s |")
     print("|---|---|---|---|---|---|")
     for name in options.only:
         rows = []
-        for seed, chosen in enumerate(batches):
+        for seed, chosen in enumerate(every_batch):
             images = faces.images[chosen]
             labels = torch.arange(options.batch) % (len(people) - 2)
-            update = subspace.update_of(model, images, labels)
+            update = update_of(model, images, labels)
             began = time.process_time()
             rebuilt = fedaudit.attack(
                 model,

@@ -11,7 +11,7 @@ import argparse
 import time
 
 import torch
-from subspace import LINES, PAIRS, SIZE, train, update_of
+from stock_clients import LINES, PAIRS, SIZE, train, update_of
 from torch import Tensor
 
 import fedaudit

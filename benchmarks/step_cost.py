@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from kept_rows import Row
-from subspace import Line, resnet, update_of, vit
+from stock_clients import Line, resnet, update_of, vit
 from torch import nn
 
 from fedaudit.attacks.evidence.common_maps import with_whole_maps

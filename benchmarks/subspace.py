@@ -16,17 +16,25 @@ other photos. With --results, each batch is a line of a file, from which the com
 """
 
 import argparse
-import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from statistics import mean
 
-import timm
 import torch
 import torch.nn.functional as F
-import torchvision
 from kept_rows import KeptRows, Row, add_results
+from stock_clients import (
+    ATTACKED,
+    LINES,
+    LOUD,
+    PAIRS,
+    SIZE,
+    Line,
+    are_loud,
+    delta_of,
+    network_of,
+    update_of,
+)
 from torch import Tensor, nn
 from tuning import add_set, settings
 
@@ -38,158 +46,15 @@ from fedaudit.attacks.evidence.unmixed_maps import unmix
 from fedaudit.attacks.gathering.gather import gather_inputs
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.shared import Update
-from fedaudit.core.training import LocalTraining
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
-from fedaudit.federation.augmentation import augment
 from fedaudit.models import live_module
 from fedaudit.scoring.aligned_judge import sface
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.scoring.pairing import pair
 from fedaudit.stats import intervals
 
-SIZE = 64
-PAIRS = (("p09", "p10"), ("p07", "p08"), ("p05", "p06"))
-ATTACKED = PAIRS[0]
-EPOCHS = 8
-
-
-@dataclass(frozen=True)
-class Line:
-    """A network in a state and a mode; how the client trains, where not by one step."""
-
-    name: str
-    build: Callable[[int], nn.Module]
-    trained: bool
-    training: bool
-    local: LocalTraining | None = None
-
-
-def resnet(depth: int) -> Callable[[int], nn.Module]:
-    """torchvision's, by the number of classes."""
-    make: Callable[..., nn.Module] = getattr(torchvision.models, f"resnet{depth}")
-    return lambda classes: make(num_classes=classes)
-
-
-def vit(classes: int) -> nn.Module:
-    """torchvision's, small; its head does not start at zero, where nothing would be sent back."""
-    network = torchvision.models.VisionTransformer(SIZE, 16, 4, 4, 192, 384, num_classes=classes)
-    nn.init.normal_(network.heads.get_submodule("head").weight, std=0.02)
-    return network
-
-
-def dropping(classes: int) -> nn.Module:
-    """Timm's ResNet-18 with dropout before the head and stochastic depth, as recipes set them."""
-    network: nn.Module = timm.create_model(
-        "resnet18", num_classes=classes, drop_rate=0.2, drop_path_rate=0.1
-    )
-    return network
-
-
-EPOCHS_OF_8 = LocalTraining(lr=0.01, steps=4, batch_size=8, momentum=0.9)
-LINES = (
-    Line("ResNet-18 eval, fresh", resnet(18), trained=False, training=False),
-    Line("ResNet-18 eval, trained", resnet(18), trained=True, training=False),
-    Line("ResNet-18 train mode, trained", resnet(18), trained=True, training=True),
-    Line(
-        "ResNet-18 two steps, momentum",
-        *(resnet(18), True, True),
-        LocalTraining(lr=0.01, steps=2, batch_size=8, momentum=0.9),
-    ),
-    Line("ResNet-18 two epochs, batches of 8, momentum", resnet(18), True, True, EPOCHS_OF_8),
-    Line(
-        "ResNet-18 weight decay, two epochs, batches of 8, momentum",
-        *(resnet(18), True, True),
-        replace(EPOCHS_OF_8, weight_decay=5e-4),
-    ),
-    Line(
-        "ResNet-18 Adam, two epochs, batches of 8",
-        *(resnet(18), True, True),
-        LocalTraining(lr=1e-3, steps=4, batch_size=8, optimizer="adam"),
-    ),
-    Line(
-        "ResNet-18 evaluation mode, two epochs, batches of 8, momentum",
-        *(resnet(18), True, False),
-        replace(EPOCHS_OF_8, batch_norm="eval"),
-    ),
-    Line("ResNet-18 with dropout and stochastic depth, one step", dropping, True, True),
-    Line(
-        "ResNet-18 with dropout and stochastic depth, two epochs, batches of 8, momentum",
-        *(dropping, True, True),
-        EPOCHS_OF_8,
-    ),
-    Line(
-        "ResNet-18 augmented, one step",
-        *(resnet(18), True, True),
-        LocalTraining(lr=0.01, batch_size=8, augmentation=("flip", "crop", "jitter")),
-    ),
-    Line(
-        "ResNet-18 augmented, two epochs, batches of 8, momentum",
-        *(resnet(18), True, True),
-        replace(EPOCHS_OF_8, augmentation=("flip", "crop", "jitter")),
-    ),
-    Line("ResNet-50 eval, trained", resnet(50), trained=True, training=False),
-    Line("ViT patch 16, fresh", vit, trained=False, training=False),
-)
 USUAL = ("ResNet-18 eval, fresh", "ResNet-18 eval, trained", "ResNet-18 train", "ViT")
-
-
-def train(
-    model: nn.Module, faces: FaceSet, seed: int, attacked: Sequence[str] | None = None
-) -> None:
-    """On everybody who is not attacked."""
-    people = sorted({p for p in faces.people if p not in (attacked or ATTACKED)})
-    rows = [i for i, p in enumerate(faces.people) if p in people]
-    labels = torch.tensor([people.index(faces.people[i]) for i in rows])
-    images, generator = faces.images[rows], torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    model.train()
-    for _ in range(EPOCHS):
-        for batch in torch.randperm(len(rows), generator=generator).split(32):
-            optimizer.zero_grad()
-            F.cross_entropy(model(images[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-
-
-def update_of(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """What one client sends after one step."""
-    client = copy.deepcopy(model)
-    named = dict(client.named_parameters())
-    loss = F.cross_entropy(client(images), labels)
-    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
-
-
-def delta_of(
-    model: nn.Module, images: Tensor, labels: Tensor, local: LocalTraining
-) -> tuple[dict[str, Tensor], Tensor]:
-    """What one client sends after epochs of shuffled mini-batches, and what it saw of each photo.
-
-    `[E, N, C, H, W]` in E epochs; the photos themselves where it does not change them.
-    """
-    client = copy.deepcopy(model)
-    named = client.parameters()
-    optimizer: torch.optim.Optimizer
-    if local.optimizer == "adam":
-        optimizer = torch.optim.Adam(named, local.lr, weight_decay=local.weight_decay)
-    else:
-        optimizer = torch.optim.SGD(
-            named, local.lr, momentum=local.momentum, weight_decay=local.weight_decay
-        )
-    generator, left = torch.Generator().manual_seed(0), torch.empty(0, dtype=torch.long)
-    seen: list[Tensor] = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for _ in range(local.steps):
-            if not len(left):
-                left = torch.randperm(len(images), generator=generator)
-                seen.append(augment(images, local.augmentation))
-            now, left = left[: local.batch_size], left[local.batch_size :]
-            optimizer.zero_grad()
-            F.cross_entropy(client(seen[-1][now]), labels[now]).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-    before = dict(model.named_parameters())
-    delta = {name: (p - before[name]).detach() for name, p in client.named_parameters()}
-    return delta, torch.stack(seen)
 
 
 def batches(
@@ -254,11 +119,18 @@ def attacked(
         key=lambda o: sum(float(SSIM()(one, rebuilt.images[o]).mean()) for one in seen),
     )
     found = rebuilt.images[order]
+    each = torch.stack([SSIM()(one, found) for one in seen]).amax(0)
+    known = judge.first(found, rows)
+    # Behind batch norm in training mode a photo has no gradient of its own.
+    loud = [True] * len(rows) if local or line.training else are_loud(model, images, labels)
     return {
         "sent": True,
-        "SSIM": float(torch.stack([SSIM()(one, found) for one in seen]).amax(0).mean()),
+        "loud": sum(loud),
+        "SSIM of loud": [float(one) for one, is_loud in zip(each, loud, strict=True) if is_loud],
+        "first of loud": sum(first for first, is_loud in zip(known, loud, strict=True) if is_loud),
+        "SSIM": float(each.mean()),
         "PSNR": float(torch.stack([PSNR()(one, found) for one in seen]).amax(0).mean()),
-        "first": sum(judge.first(found, rows)),
+        "first": sum(known),
         "ceiling": sum(judge.first(images, rows)),
         "labels": mean((rebuilt.labels[order] == labels).tolist()),
         "seconds": rebuilt.seconds,
@@ -289,13 +161,18 @@ def measure(
     return rows
 
 
-def network_of(line: Line, faces: FaceSet, seed: int, attacked: Sequence[str] | None) -> nn.Module:
-    """As clients have it."""
-    torch.manual_seed(seed)
-    model = line.build(8)
-    if line.trained:
-        train(model, faces, seed, attacked)
-    return model.train(line.training)
+def told_of_loud(size: int, measured: Sequence[Row]) -> str:
+    """What came back of photos that the update is of, where it is hardly of all; or nothing."""
+    rows = [row for row in measured if row["sent"]]
+    loud = sum(row.get("loud", size) for row in rows)
+    ssim = [one for row in rows for one in row.get("SSIM of loud", ())]
+    if loud == size * len(rows) or not ssim:
+        return ""
+    return (
+        f"{size * len(rows) - loud} of {size * len(rows)} photos have less than {LOUD:g} of their "
+        f"batch's largest gradient; the others: SSIM {mean(ssim):.2f} ({min(ssim):.2f}), "
+        f"{sum(row['first of loud'] for row in rows)} of {loud} first of ten"
+    )
 
 
 def told(line: Line, size: int, measured: Sequence[Row]) -> str:
@@ -418,7 +295,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kept = KeptRows(options.results)
     for line in chosen(options):
         for size in options.batch:
-            print(told(line, size, measure(line, size, judge, kept, options)), flush=True)
+            measured = measure(line, size, judge, kept, options)
+            print(told(line, size, measured), flush=True)
+            if note := told_of_loud(size, measured):
+                print(note, flush=True)
 
 
 if __name__ == "__main__":

@@ -50,13 +50,14 @@ def mlp() -> nn.Module:
     return build(ModelSpec("mlp", {"classes": 5, "image_size": 8, "hidden": 32}))
 
 
-def record_mlp(folder: Path) -> Recording:
+def record_mlp(folder: Path, augmentation: str | None = None) -> Recording:
     return fedaudit.recording(
         folder,
         model="mlp",
         arguments={"hidden": 32},
         classes=5,
         image_shape=SHAPE,
+        augmentation=augmentation,
         lr=LR,
         local_steps=1,
         batch_size=1,
@@ -412,6 +413,35 @@ def test_the_mode_of_batch_norm_counts_where_the_rest_is_not_known(tmp_path: Pat
             stored.facts, next(m for m in stored.messages(1) if m.message.client).message
         )
         assert ("batch_norm = train" in found.assumed) == (stated is None)
+
+
+def test_augmentation_in_words_is_told_to_the_attack(tmp_path: Path) -> None:
+    """Steps are not followed by photos that no step saw, and the result says what it shows."""
+    images, labels = photos(2)
+    network = mlp()
+    weights, _ = trained(network, images, labels)
+    kinds_of: dict[str | None, tuple[str, ...]] = {
+        None: (),
+        "": (),
+        "random horizontal flips, color jitter": ("flip", "jitter"),
+        "AugMix": ("flip", "crop", "jitter"),
+    }
+    for words, kinds in kinds_of.items():
+        record = record_mlp(tmp_path / f"of {words}", augmentation=words)
+        record.broadcast(1, network.state_dict())
+        record.update(1, "c", weights, kind="weights", examples=2)
+        stored = StoredCapture(tmp_path / f"of {words}")
+        message = next(m for m in stored.messages(1) if m.message.client).message
+        found = local_training(stored.facts, message)
+        assert ("no augmentation" in found.assumed) == (words is None)
+        assert ("augmentation = flip, crop, jitter" in found.assumed) == (words == "AugMix")
+        (capture,) = observations(stored)
+        assert capture.seen.training is not None
+        assert capture.seen.training.augmentation == kinds
+        rebuilt = create("attacks", "inverting_gradients", {"steps": 2, "polish": 0})(
+            capture.seen, generator=torch.Generator().manual_seed(0)
+        )
+        assert any("what the network saw" in part for part in rebuilt.unused) == bool(kinds)
 
 
 def test_buffers_alone_make_no_shared_buffers_of_a_gradient(tmp_path: Path) -> None:

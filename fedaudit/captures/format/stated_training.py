@@ -6,16 +6,25 @@ which range images are taken to be, which every attack must presume.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedaudit.captures.format.capture_facts import Facts, Message
 from fedaudit.core.errors import UsageError
 from fedaudit.core.observation import LocalTraining
+from fedaudit.core.training import Augmentation
 
 MOST = 1_000_000
 """Images, and local steps, behind an update."""
 _NUMBERS = 1 << 32
 """In all images behind an update together: 16 GB."""
+
+_KINDS: Mapping[Augmentation, tuple[str, ...]] = {
+    "flip": ("flip", "mirror"),
+    "crop": ("crop", "affine", "translat", "shift", "rotat", "scale", "zoom", "erasing"),
+    "jitter": ("jitter", "color", "brightness", "contrast", "gray", "blur"),
+}
+"""Words by which frameworks name the kinds of augmentation, lower case."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,11 @@ def local_training(facts: Facts, message: Message) -> Training:
     always = ["batch_norm = train"] if facts.batch_norm is None else []
     if facts.mean is None and facts.std is None:
         always.append("images that enter the model in [0, 1] (no mean, no std)")
+    if facts.augmentation is None:
+        always.append("no augmentation")
+    augmentation = augmentation_in(facts.augmentation or "")
+    if augmentation and not _named(facts.augmentation or ""):
+        always.append(f"augmentation = {', '.join(augmentation)}")
     if missing:
         return Training(None, images, tuple(missing), tuple(always))
     assumptions = []
@@ -70,8 +84,31 @@ def local_training(facts: Facts, message: Message) -> Training:
         weight_decay=facts.weight_decay or 0.0,
         proximal=facts.proximal or 0.0,
         batch_norm=facts.batch_norm or "train",
+        augmentation=augmentation,
     )
     return Training(settings, images, (), (*assumptions, *always))
+
+
+def augmentation_in(words: str) -> tuple[Augmentation, ...]:
+    """The kinds of random change that are stated in words; all of them where none is recognized.
+
+    What an attack must know is that no photo enters the network twice as it was.
+
+    Example:
+        >>> augmentation_in("RandomHorizontalFlip, RandomResizedCrop(112)")
+        ('flip', 'crop')
+        >>> augmentation_in("none"), augmentation_in("AugMix")
+        ((), ('flip', 'crop', 'jitter'))
+    """
+    said = words.strip().lower()
+    if said in ("", "no", "none", "false", "-"):
+        return ()
+    return _named(said) or tuple(_KINDS)
+
+
+def _named(words: str) -> tuple[Augmentation, ...]:
+    said = words.lower()
+    return tuple(kind for kind, names in _KINDS.items() if any(name in said for name in names))
 
 
 def check_size(training: Training, shape: tuple[int, int, int] | None) -> None:

@@ -49,6 +49,7 @@ from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.models.batch_norm import batch_norm_layers
+from fedaudit.models.derivatives import twice_differentiable
 
 PROXY_FACES = 32
 """Generated faces whose batch-norm statistics stand in for unknown ones."""
@@ -157,8 +158,7 @@ class MatchingAttack:
     def halved(self) -> "MatchingAttack":
         """The same with half of the steps in each stage."""
         stages = tuple(replace(stage, steps=-(-stage.steps // 2)) for stage in self.stages)
-        seconds = None if self.seconds is None else self.seconds / 2
-        return replace(self, stages=stages, seconds=seconds)
+        return replace(self, stages=stages, seconds=self.seconds and self.seconds / 2)
 
     def __call__(
         self,
@@ -173,6 +173,7 @@ class MatchingAttack:
             None, seen, generator=generator, progress=progress, checkpoint=checkpoint
         )
 
+    @twice_differentiable()
     def with_evidence(
         self,
         evidence: Evidence | None,
@@ -393,8 +394,7 @@ class MatchingAttack:
             return None
         # What a layer sees of faces stands in for the batch.
         faces = scene.generic_faces(PROXY_FACES) if self.prior is not None else None
-        source = from_observation(seen, scene.evidence.model, faces)
-        if not source:
+        if not (source := from_observation(seen, scene.evidence.model, faces)):
             return None
         prior = BatchNormPrior(scene.evidence.model, source)
         return lambda images: self.batch_norm * prior(images)

@@ -20,7 +20,6 @@ from fedaudit.core.protocols import ManipulatingAttack
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
-from fedaudit.models.derivatives import twice_differentiable
 from fedaudit.models.recognition_bodies import Bottleneck, ImprovedResidual
 from fedaudit.models.zoo import build, mobilefacenet
 
@@ -403,8 +402,7 @@ def run_case(case: Case, seed: int = 0) -> Reconstruction:
             num_classes=CLASSES,
             training=case.training or LocalTraining(batch_size=case.batch, batch_norm=network.mode),
         )
-        with twice_differentiable():  # as a study runs its cells
-            result: Reconstruction = method(seen, generator=torch.Generator().manual_seed(seed))
+        result: Reconstruction = method(seen, generator=torch.Generator().manual_seed(seed))
         return result
     update = train_client(build_seeded(network), network, case.training, images, labels)
     return fedaudit.attack(

@@ -48,6 +48,7 @@ QUICK = [
     Case("idlg", "unused_layer", "adam", 4),
     Case("grad_inversion", "dropout_depth", "epochs", 4),
     Case("gifd", "vit", "gradient", 1),
+    Case("fishing", "vit", "gradient", 4),
     Case("subspace_matching", "lora", "gradient", 1),
 ]
 """What crashed, and takes little time."""

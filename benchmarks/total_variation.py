@@ -3,28 +3,38 @@
     python benchmarks/total_variation.py                        # about 4 CPU minutes
     python benchmarks/total_variation.py --size 112 --photos 1  # about 3 more
     python benchmarks/total_variation.py --data orl --size 64
+    python benchmarks/total_variation.py --attack inverting_gradients
 
-`gan_inversion` without spans on one undefended gradient of one photo, the default face network,
-fresh, with the feature map that the update gives away. The rule was derived, and confirmed on a
-photo each of p01 and p02 of OpenPeople; here p09 and p10 are attacked (of ORL, the last two
-people). `rule` is what the attack takes by default, 0.3 what it took at every size before.
+`gan_inversion` without spans, or another attack, on one undefended gradient of one photo, the
+default face network, fresh. The rule was derived for `gan_inversion`, with the feature map that the
+update gives away, and confirmed on a photo each of p01 and p02 of OpenPeople; here p09 and p10 are
+attacked (of ORL, the last two people). `rule` is what the attack takes by default, beside what it
+took at every size before: 0.3, of `inverting_gradients` 0.05.
 """
 
 import argparse
 import time
 from collections.abc import Sequence
+from functools import partial
 from statistics import mean
 
 import torch
 
 import fedaudit
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.openpeople import openpeople
 from fedaudit.data.orl import orl
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build
 from fedaudit.scoring.image_metrics import PSNR, SSIM
+
+ATTACKS = {
+    "gan_inversion": (partial(gan_inversion, spans_first=False), 0.3),
+    "inverting_gradients": (inverting_gradients, 0.05),
+}
+"""Each, and the weight that it had at every size before."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--people", nargs="+", help="who is attacked; the last two if not given")
     parser.add_argument("--photos", type=int, default=2, help="of each person")
     parser.add_argument("--size", type=int, default=64, help="pixels")
-    parser.add_argument("--weights", nargs="*", type=float, default=[0.3, 3.0])
+    parser.add_argument("--attack", choices=ATTACKS, default="gan_inversion")
+    parser.add_argument("--weights", nargs="*", type=float, help="of the one before if not given")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     faces = (openpeople if options.data == "openpeople" else orl)(size=options.size)
@@ -49,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = build(ModelSpec("face", {"classes": 10, "image_size": options.size}), seed=0).eval()
     named = dict(model.named_parameters())
     print("| weight | photos | SSIM (least) | PSNR, dB | CPU s |\n|---|---|---|---|---|")
-    for weight in (None, *options.weights):
+    attack, before = ATTACKS[options.attack]
+    weights = [before] if options.weights is None else options.weights
+    for weight in (None, *weights):
         scores = []
         for number, row in enumerate(rows):
             image, label = faces.images[[row]], torch.tensor([number % 10])
@@ -59,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rebuilt = fedaudit.attack(
                 model,
                 update,
-                gan_inversion(total_variation=weight, spans_first=False),
+                attack(total_variation=weight),
                 image_shape=tuple(image.shape[1:]),
                 seed=number,
             )

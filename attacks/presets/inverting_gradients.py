@@ -19,7 +19,7 @@ def inverting_gradients(
     variant: Variant = "strong",
     steps: int = 350,
     lr: float = 0.1,
-    total_variation: float = 0.05,
+    total_variation: float | None = None,
     schedule: Schedule = "cosine",
     restarts: int = 1,
     distance: Literal["cosine", "l2", "scaled_l2", "layerwise", "masked", "sign"] = "cosine",
@@ -43,7 +43,8 @@ def inverting_gradients(
         variant: "strong", or "published": with the paper's settings where none are stated.
         steps: Optimization steps.
         lr: Peak step size, in units of the pixel range [0, 1].
-        total_variation: Weight of the total variation (mean absolute difference of neighbors).
+        total_variation: Weight of the total variation (mean absolute difference of neighbors); None
+            for what suits the images' size and color (`usual_variation`).
         schedule: "cosine", or "step" as published.
         restarts: Independent starts, searched side by side; the one with the least match is kept.
         distance: Between gradients; "cosine" as published.

@@ -19,6 +19,8 @@ from fedaudit.models.batch_norm import (
     values_per_channel,
 )
 
+PROXY_FACES = 32
+"""Generated faces whose batch-norm statistics stand in for unknown ones."""
 Statistics = Mapping[str, Tensor]
 """`NAME.mean` and `NAME.var` (biased), `[channels]` each, at each batch-norm layer's input."""
 
@@ -171,3 +173,26 @@ def from_observation(
         return of_faces(model, faces, seen.batch_size)
     means = (layer.running_mean for layer in layers.values())
     return running(model) if any(m is not None and bool(m.any()) for m in means) else None
+
+
+def prior_of(
+    seen: Observation,
+    model: nn.Module,
+    weight: float,
+    faces: Callable[[int], Tensor] | None = None,
+) -> Callable[[Tensor], Tensor] | None:
+    """The batch-norm prior times `weight`, where it is asked for and an observation has a source.
+
+    Args:
+        seen: What the server saw.
+        model: Its network.
+        weight: 0 asks for none.
+        faces: Draws faces; what a layer sees of `PROXY_FACES` of them stands in for the batch.
+    """
+    if not weight:
+        return None
+    source = from_observation(seen, model, faces(PROXY_FACES) if faces else None)
+    if not source:
+        return None
+    prior = BatchNormPrior(model, source)
+    return lambda images: weight * prior(images)

@@ -4,7 +4,7 @@ An attack by name is a preset of it (`attacks.presets`); `search_run.py` carries
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -21,7 +21,7 @@ from fedaudit.attacks.evidence.token_placing import exact_photos
 from fedaudit.attacks.evidence.unshared_layers import guess_local_layers, learn_local_layers
 from fedaudit.attacks.gathering.gather import Evidence, gather, gather_inputs
 from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.attacks.search.batch_norm_prior import BatchNormPrior, from_observation
+from fedaudit.attacks.search.batch_norm_prior import prior_of
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.color_fit import fit_colors
 from fedaudit.attacks.search.distances import DISTANCES
@@ -30,6 +30,7 @@ from fedaudit.attacks.search.map_matching import are_second_to_spans
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.open_contrast import with_usual_contrast, with_usual_exposure
 from fedaudit.attacks.search.search_run import SearchRun, steps_of
+from fedaudit.attacks.search.silent_images import heard_images, of_heard, with_silent
 from fedaudit.attacks.search.span_matching import (
     SpanMatching,
     is_left_to_spans,
@@ -51,8 +52,6 @@ from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.models.batch_norm import batch_norm_layers
 from fedaudit.models.derivatives import twice_differentiable
 
-PROXY_FACES = 32
-"""Generated faces whose batch-norm statistics stand in for unknown ones."""
 MEAN_OF = 64
 """Generated faces whose mean is the mean face."""
 GENERIC = 12
@@ -184,8 +183,14 @@ class MatchingAttack:
         checkpoint: Checkpoint | None = None,
     ) -> Reconstruction:
         """Reconstruct from evidence that `gather` has given already; None gathers it."""
-        start = time.process_time()
+        start, drawn = time.process_time(), generator.get_state()
         run = self._begin(seen, generator, start, progress, checkpoint, evidence)
+        heard = heard_images(run.scene.leading, seen) if evidence is None else None
+        if heard is not None:
+            again = partial(self, generator=generator, progress=progress, checkpoint=checkpoint)
+            generator.set_state(drawn)
+            spent, alone = time.process_time() - start, again(of_heard(seen, heard))
+            return with_silent(replace(alone, seconds=alone.seconds + spent), seen)
         run.search()
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
@@ -334,7 +339,8 @@ class MatchingAttack:
         if isinstance(matching, Matching) and evidence.photos.transforms and dummy is None:
             evidence.photos.choose(matching.distance_in_place, scene.generic_faces(GENERIC))
         trace = Trace(steps_of(stages, scene) if exact is None else 1, progress, self.seconds)
-        penalty = partial(self._statistics, seen, scene)
+        drawn = scene.generic_faces if self.prior is not None else None
+        penalty = partial(prior_of, seen, scene.evidence.model, self.batch_norm, drawn)
         return SearchRun(scene, stages, trace, penalty, checkpoint, repr(self), start, exact)
 
     def _comparison(
@@ -387,14 +393,3 @@ class MatchingAttack:
             grayscale=evidence.grayscale,
             seed=seed,
         )
-
-    def _statistics(self, seen: Observation, scene: Scene) -> Callable[[Tensor], Tensor] | None:
-        """The batch-norm prior, where it is asked for and the observation gives it a source."""
-        if not self.batch_norm:
-            return None
-        # What a layer sees of faces stands in for the batch.
-        faces = scene.generic_faces(PROXY_FACES) if self.prior is not None else None
-        if not (source := from_observation(seen, scene.evidence.model, faces)):
-            return None
-        prior = BatchNormPrior(scene.evidence.model, source)
-        return lambda images: self.batch_norm * prior(images)

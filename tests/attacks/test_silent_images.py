@@ -1,0 +1,95 @@
+"""Photos that a network in evaluation mode has nothing to learn of are counted and told."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fedaudit.attacks.presets.subspace_matching import subspace_matching
+from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Update
+from fedaudit.data.face_set import FaceSet
+from fedaudit.models.zoo import build
+
+SPEC = ModelSpec("torchvision:resnet18", {"classes": 10, "image_size": 16})
+COUNT = 4
+
+
+def observation(faces: FaceSet, silent: int, *, training: bool = False) -> Observation:
+    """The gradient of four photos, of which some have none of their own."""
+    images = faces.images[torch.arange(COUNT) * 10, :, ::2, ::2].expand(-1, 3, -1, -1)
+    network = build(SPEC, seed=0).train(training)
+    named = dict(network.named_parameters())
+    each = F.cross_entropy(network(images), torch.arange(COUNT), reduction="none")
+    gradients = torch.autograd.grad(each[: COUNT - silent].sum() / COUNT, list(named.values()))
+    return Observation(
+        SPEC,
+        {name: value.detach().clone() for name, value in network.state_dict().items()},
+        (Update("gradient", dict(zip(named, gradients, strict=True)), COUNT),),
+        (3, 16, 16),
+        COUNT,
+        10,
+        training=LocalTraining(batch_size=COUNT, batch_norm="train" if training else "eval"),
+        defense=(),
+    )
+
+
+def attacked(seen: Observation) -> Reconstruction:
+    attack = subspace_matching(steps=1, polish=0, mends=0)
+    return attack(seen, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("silent", [1, 2])
+def test_silent_photos_are_not_searched_for(faces: FaceSet, silent: int) -> None:
+    seen = observation(faces, silent)
+    found = attacked(seen)
+    loud = COUNT - silent
+    assert found.images.shape == (COUNT, 3, 16, 16)
+    assert (found.images[loud:] == 0.5).all()
+    assert found.labels[loud:].tolist() == [-1] * silent
+    assert sorted(found.labels[:loud].tolist()) == list(range(loud))
+    assert any(f"of {silent} of the {COUNT} images" in part for part in found.unused)
+    # The rest is what comes back of the batch that was heard.
+    alone = {n: t * (COUNT / loud) for n, t in seen.update.tensors.items()} if seen.update else {}
+    other = replace(seen, batch_size=loud, shared=(Update("gradient", alone, loud),))
+    other = replace(other, training=LocalTraining(batch_size=loud, batch_norm="eval"))
+    assert torch.equal(attacked(other).images, found.images[:loud])
+    assert not any("next to nothing" in part for part in attacked(other).unused)
+
+
+def test_granted_labels_say_whose_photos_are_silent(faces: FaceSet) -> None:
+    found = attacked(replace(observation(faces, 1), labels=torch.arange(COUNT)))
+    assert sorted(found.labels.tolist()) == list(range(COUNT))
+    assert int(found.labels[-1]) == COUNT - 1
+
+
+def test_a_photo_of_a_millionth_of_the_gradient_is_silent(faces: FaceSet) -> None:
+    loud, all_of_them = observation(faces, 1), observation(faces, 0)
+    assert loud.update is not None
+    assert all_of_them.update is not None
+    faint = {
+        name: value + 1e-7 * (all_of_them.update.tensors[name] - value)
+        for name, value in loud.update.tensors.items()
+    }
+    found = attacked(replace(loud, shared=(Update("gradient", faint, COUNT),)))
+    assert any("next to nothing" in part for part in found.unused)
+
+
+def test_all_are_searched_for_where_all_are_heard_or_nobody_can_tell(faces: FaceSet) -> None:
+    several = LocalTraining(batch_size=COUNT, batch_norm="eval", steps=2)
+    decayed = LocalTraining(batch_size=COUNT, batch_norm="eval", weight_decay=1e-3)
+    for seen in (
+        observation(faces, 0),
+        observation(faces, 0, training=True),
+        *(
+            replace(one, shared=(replace(one.update, kind="delta"),), training=training)
+            for one in [observation(faces, 1)]
+            for training in (several, decayed)
+            if one.update is not None
+        ),
+    ):
+        found = attacked(seen)
+        assert not any("next to nothing" in part for part in found.unused)
+        assert not (found.images == 0.5).all((1, 2, 3)).any()

@@ -87,8 +87,9 @@ def with_silent(rebuilt: Reconstruction, seen: Observation) -> Reconstruction:
         labels = left[:silent]
     gray = rebuilt.images.new_full((silent, *rebuilt.images.shape[1:]), GRAY)
     told = (
-        f"of {silent} of the {seen.batch_size} images the update holds next to nothing, as the "
-        "network has nothing to learn of them: they were not searched for, and stand as even gray"
+        f"the update is of {len(rebuilt.images)} of the {seen.batch_size} images: the network has "
+        "nothing to learn of the others, or they are copies; they were not searched for, and stand "
+        "as even gray"
     )
     return replace(
         rebuilt,

@@ -79,6 +79,7 @@ class Stage:
         rounds: Sweeps that move one image at a time (Liu et al. 2021); 0 moves all at once.
         total_variation: Weight of the total variation of the images; None for what suits their
             size and color (`usual_variation`).
+        usual_share: Share of what is usual that this weight is then.
         by_color: Take the variation of colors apart from that of brightness (`color_variation`).
         fading: Power of the share of steps left by which that weight falls; 0 keeps it. None, of a
             search by spans: what suits how much they leave open (`suited`).
@@ -111,6 +112,7 @@ class Stage:
     schedule: Schedule = "cosine"
     rounds: int = 0
     total_variation: float | None = 0.0
+    usual_share: float = 1.0
     by_color: bool = False
     fading: float | None = 0.0
     square_norm: float = 0.0
@@ -202,7 +204,9 @@ def adjust(stages: Sequence[Stage], evidence: Evidence, *, generated: bool) -> t
     """The stages, tuned to the evidence, of an attack with a generator if `generated`."""
     usual = usual_variation(evidence.pixels)
     choice = tuple(
-        replace(stage, total_variation=usual) if stage.total_variation is None else stage
+        replace(stage, total_variation=usual * stage.usual_share)
+        if stage.total_variation is None
+        else stage
         for stage in stages
     )
     for special in evidence.adaptation.special:

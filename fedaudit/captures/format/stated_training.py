@@ -21,7 +21,7 @@ _NUMBERS = 1 << 32
 
 _KINDS: Mapping[Augmentation, tuple[str, ...]] = {
     "flip": ("flip", "mirror"),
-    "crop": ("crop", "affine", "translat", "shift", "rotat", "scale", "zoom", "erasing"),
+    "crop": ("crop", "affine", "translat", "shift", "rotat", "resiz", "zoom", "erasing"),
     "jitter": ("jitter", "color", "brightness", "contrast", "gray", "blur"),
 }
 """Words by which frameworks name the kinds of augmentation, lower case."""

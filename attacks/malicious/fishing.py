@@ -37,9 +37,9 @@ SILENT = 30.0
 ASIDE = 0.2
 """Length of an embedding's other coordinates, to the one that fished faces share."""
 FISHED = 0.5
-"""Least median share in a batch's gradient that the fished image must have in rehearsal."""
-BATCH, REHEARSED = 8, 4
-"""Generated faces a batch, and batches, in rehearsal."""
+"""Least median share in the gradient of a batch of generated faces that one of them must have."""
+BATCH, BATCHES = 8, 4
+"""Generated faces a batch, and batches, on which the model is tried before it is sent."""
 PRESENT = 0.2
 """Least length of a head row's gradient, to the longest, that shows its class in the batch."""
 NOTHING_FISHED = (
@@ -67,7 +67,7 @@ class Fishing:
       is a fully connected layer of one of the package's own networks. An angular margin (ArcFace)
       lets a part of every image through.
 
-    Before anything is sent, the model is rehearsed on batches of generated faces: where no image
+    Before anything is sent, the model is tried on batches of generated faces: where no image
     has half of the gradient, `broadcast` refuses. Batch norm in training mode mixes the batch's
     images below the head, which no head undoes: such an update is refused, too.
 
@@ -90,7 +90,7 @@ class Fishing:
 
     Raises:
         AttackError: By `broadcast`: no head can be made out, it has neither bias nor unit rows, or
-            no image stands out in rehearsal. By the attack: the head alone is trained, training
+            no generated face stands out. By the attack: the head alone is trained, training
             diverged, or batch norm trained in training mode.
 
     Example:
@@ -151,7 +151,7 @@ class Fishing:
             else:
                 replacement = self._margin_head(head, rows, inputs, generator)
         sent = {**before, **{k: v for k, v in replacement.items() if k in before}}
-        share = self._rehearse(build(model, sent), torch.cat(batches), len(rows))
+        share = self._largest_share(build(model, sent), torch.cat(batches), len(rows))
         if not share >= FISHED:
             raise AttackError(
                 f"fishing would not fish here: of {BATCH} generated faces, the one that stands out "
@@ -218,7 +218,7 @@ class Fishing:
         gray = result.images.new_full((seen.batch_size - 1, *result.images.shape[1:]), EMPTY)
         return replace(result, images=torch.cat([result.images, gray]), labels=labels.cpu())
 
-    def _rehearse(self, network: nn.Module, faces: Tensor, classes: int) -> float:
+    def _largest_share(self, network: nn.Module, faces: Tensor, classes: int) -> float:
         """The median over batches of generated `faces` of the largest share in the gradient.
 
         Measured where it reaches the pixels: images do not share a gradient there, and it has
@@ -231,7 +231,7 @@ class Fishing:
         if self.mode == "class":
             labels[0] = odd
         shares = []
-        for batch in torch.split(faces[: BATCH * REHEARSED], BATCH):
+        for batch in torch.split(faces[: BATCH * BATCHES], BATCH):
             images = batch.clone().requires_grad_()
             with torch.enable_grad():
                 loss = criterion_of(network)(network(images), labels.to(images.device))

@@ -20,7 +20,7 @@ from fedaudit.core.errors import AttackError, ConfigError, UnknownNameError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.protocols import Progress
-from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.reconstruction import NOT_RECOVERED, Reconstruction
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.named_network import create_network
 from fedaudit.models.zoo import build, parameters_of
@@ -32,8 +32,6 @@ FRONT = "block_in_front"
 Activation = Literal["relu", "step"]
 FITS = 1e-3
 """Relative error of a row's bias gradient at which an image and a label explain it."""
-EMPTY = 0.5
-"""Gray that stands for an image of which the attack knows nothing."""
 
 
 class Block(nn.Module):
@@ -262,7 +260,7 @@ def scale_is_known(seen: Observation) -> bool:
 def fill_up(evidence: Evidence, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """As many images as the batch has: even gray without a label stands for what is not known."""
     missing = evidence.count - len(images)
-    gray = images.new_full((missing, *evidence.shape), EMPTY)
+    gray = images.new_full((missing, *evidence.shape), NOT_RECOVERED)
     unknown = labels.new_full((missing,), -1)
     return torch.cat([images, gray]).clamp(0, 1).cpu(), torch.cat([labels, unknown]).cpu()
 

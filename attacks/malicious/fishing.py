@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.labels.head_gradient import class_head
 from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.attacks.malicious.block import EMPTY, NEEDS, image_shape
+from fedaudit.attacks.malicious.block import NEEDS, image_shape
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import AttackError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.protocols import Attack, AttackCategory, Progress
-from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.reconstruction import NOT_RECOVERED, Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
 from fedaudit.models.batch_norm import batch_norm_layers
@@ -215,7 +215,8 @@ class Fishing:
             ),
         )
         result: Reconstruction = invert(alone, generator=generator, progress=progress, **more)
-        gray = result.images.new_full((seen.batch_size - 1, *result.images.shape[1:]), EMPTY)
+        others = (seen.batch_size - 1, *result.images.shape[1:])
+        gray = result.images.new_full(others, NOT_RECOVERED)
         return replace(result, images=torch.cat([result.images, gray]), labels=labels.cpu())
 
     def _largest_share(self, network: nn.Module, faces: Tensor, classes: int) -> float:

@@ -30,7 +30,6 @@ from fedaudit.attacks.search.map_matching import are_second_to_spans
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.open_contrast import with_usual_contrast, with_usual_exposure
 from fedaudit.attacks.search.search_run import SearchRun, steps_of
-from fedaudit.attacks.search.silent_images import heard_images, of_heard, with_silent
 from fedaudit.attacks.search.span_matching import (
     SpanMatching,
     is_left_to_spans,
@@ -39,6 +38,11 @@ from fedaudit.attacks.search.span_matching import (
 from fedaudit.attacks.search.span_schedules import STARTS, opening, suited
 from fedaudit.attacks.search.stage import BY_SPANS, Stage, adjust, from_gray
 from fedaudit.attacks.search.trace import Trace
+from fedaudit.attacks.search.vanishing_gradients import (
+    count_contributing,
+    of_contributing,
+    with_vanished,
+)
 from fedaudit.attacks.search.variables import Scene, generic_faces
 from fedaudit.attacks.training.dummy_update import DummyUpdate
 from fedaudit.core.choices import check_choices
@@ -185,12 +189,12 @@ class MatchingAttack:
         """Reconstruct from evidence that `gather` has given already; None gathers it."""
         start, drawn = time.process_time(), generator.get_state()
         run = self._begin(seen, generator, start, progress, checkpoint, evidence)
-        heard = heard_images(run.scene.leading, seen) if evidence is None else None
-        if heard is not None:
+        contributing = count_contributing(run.scene.leading, seen) if evidence is None else None
+        if contributing is not None:
             again = partial(self, generator=generator, progress=progress, checkpoint=checkpoint)
             generator.set_state(drawn)
-            spent, alone = time.process_time() - start, again(of_heard(seen, heard))
-            return with_silent(replace(alone, seconds=alone.seconds + spent), seen)
+            spent, alone = time.process_time() - start, again(of_contributing(seen, contributing))
+            return with_vanished(replace(alone, seconds=alone.seconds + spent), seen)
         run.search()
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching

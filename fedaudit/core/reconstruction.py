@@ -8,6 +8,9 @@ from torch import Tensor
 Adaptive = Literal["known", "estimated", "no", "none needed"]
 SearchedBy = Literal["", "closed form", "spans", "maps", "gradients"]
 
+NOT_RECOVERED = 0.5
+"""The pixels that stand for an image of the batch that an attack does not bring back."""
+
 
 @dataclass(frozen=True)
 class Reconstruction:

@@ -310,7 +310,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "ggl": {"generations": 1, "population": 4},
     "gifd": {"latent_steps": 2, "stages": [2], "stage_steps": 2},
     "gion": {"steps": 2, "width": 4},
-    "dlg": {"steps": 1},
+    "dlg": {"steps": 1, "restarts": 2},
     "idlg": {"steps": 1},
     "grad_inversion": {"steps": 2, "restarts": 2},
     "analytic": {},

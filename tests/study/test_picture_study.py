@@ -165,7 +165,9 @@ def test_an_example_runs(tmp_path: Path, name: str) -> None:
     runpy.run_path(str(EXAMPLES / "example_data.py"))["main"](tmp_path / "data")
     shutil.copy(EXAMPLES / f"{name}.toml", tmp_path)
     study = load_study(tmp_path / f"{name}.toml")
-    one = replace(study, scenarios=(replace(study.scenarios[0], targets=1),))
+    short = Choice("subspace_matching", {"face_colors": 0, "steps": 20, "polish": 2})
+    scenario = replace(study.scenarios[0], targets=1, attacks=(short,))
+    one = replace(study, scenarios=(scenario,))
     with open_run(tmp_path / "run", one, command="fedaudit run", evidence="full") as opened:
         assert failures(opened, run(opened, executor=LocalProcesses(1))) == {}
     results = build_report(tmp_path / "run", "full")

@@ -1,4 +1,4 @@
-"""Images of which a gradient holds next to nothing: counted, told, and not searched for.
+"""Images whose own gradients vanish in a batch: counted, told, and not searched for.
 
 A network in evaluation mode that is sure of a photo's label has nothing to learn of it, and sends
 nothing that float32 would keep beside the others'. A search for as many images as the batch has
@@ -13,16 +13,14 @@ import torch
 from fedaudit.attacks.evidence.layer_spans import LayerSpan
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.core.observation import Observation
-from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.reconstruction import NOT_RECOVERED, Reconstruction
 
 AGREEING = 3
 """Layers that must say the same number."""
-GRAY = 0.5
-"""What stands for an image that was not searched for."""
 
 
-def heard_images(leading: SpanMatching | None, seen: Observation) -> int | None:
-    """How many images of the batch the update is of, where these are fewer; None otherwise.
+def count_contributing(leading: SpanMatching | None, seen: Observation) -> int | None:
+    """How many images of the batch contribute to the update, where not all do; None otherwise.
 
     A layer whose gradient has as many rows as the batch has positions, or more, spans as many
     directions as those images send to it whose gradient is not lost beside the others'.
@@ -40,13 +38,13 @@ def heard_images(leading: SpanMatching | None, seen: Observation) -> int | None:
 
 
 def _agreed(spans: Sequence[LayerSpan], count: int) -> int | None:
-    """By most of the layers, and by none that more were heard."""
+    """By most of the layers, where none says that more contribute."""
     whole = [span for span in spans if span.whole and span.basis.shape[0] == 1]
     said = [int((span.weights > 0).sum()) / span.positions for span in whole]
-    heard = max(said, default=0.0)
-    agreeing = sum(one == heard for one in said)
-    settled = agreeing >= AGREEING and 2 * agreeing > len(said) and heard.is_integer()
-    return int(heard) if settled and 0 < heard < count else None
+    most = max(said, default=0.0)
+    agreeing = sum(one == most for one in said)
+    settled = agreeing >= AGREEING and 2 * agreeing > len(said) and most.is_integer()
+    return int(most) if settled and 0 < most < count else None
 
 
 def _is_mean(seen: Observation) -> bool:
@@ -60,32 +58,32 @@ def _is_mean(seen: Observation) -> bool:
     return plain and not (training.weight_decay or training.proximal)  # type: ignore[union-attr]
 
 
-def of_heard(seen: Observation, heard: int) -> Observation:
-    """The observation as of a batch of the images heard; their labels are to be read anew."""
+def of_contributing(seen: Observation, contributing: int) -> Observation:
+    """The observation as of a batch of those that contribute; labels are to be read anew."""
     update, count = seen.update, seen.batch_size
     assert update is not None
     assert count is not None
-    tensors = {name: tensor * (count / heard) for name, tensor in update.tensors.items()}
-    alone = replace(update, tensors=tensors, examples=heard)
-    training = seen.training and replace(seen.training, batch_size=heard)
-    return replace(seen, shared=(alone,), batch_size=heard, labels=None, training=training)
+    tensors = {name: tensor * (count / contributing) for name, tensor in update.tensors.items()}
+    alone = replace(update, tensors=tensors, examples=contributing)
+    training = seen.training and replace(seen.training, batch_size=contributing)
+    return replace(seen, shared=(alone,), batch_size=contributing, labels=None, training=training)
 
 
-def with_silent(rebuilt: Reconstruction, seen: Observation) -> Reconstruction:
+def with_vanished(rebuilt: Reconstruction, seen: Observation) -> Reconstruction:
     """Even gray for the images of the whole batch that were not searched for, and a word on them.
 
     Where labels were granted, theirs are those that nobody else has.
     """
     assert seen.batch_size is not None
-    silent = seen.batch_size - len(rebuilt.images)
-    labels = [-1] * silent
+    vanished = seen.batch_size - len(rebuilt.images)
+    labels = [-1] * vanished
     if seen.labels is not None:
         left = seen.labels.tolist()
         for label in rebuilt.labels.tolist():
             if label in left:
                 left.remove(label)
-        labels = left[:silent]
-    gray = rebuilt.images.new_full((silent, *rebuilt.images.shape[1:]), GRAY)
+        labels = left[:vanished]
+    gray = rebuilt.images.new_full((vanished, *rebuilt.images.shape[1:]), NOT_RECOVERED)
     told = (
         f"the update is of {len(rebuilt.images)} of the {seen.batch_size} images: the network has "
         "nothing to learn of the others, or they are copies; they were not searched for, and stand "

@@ -17,13 +17,13 @@ SPEC = ModelSpec("torchvision:resnet18", {"classes": 10, "image_size": 16})
 COUNT = 4
 
 
-def observation(faces: FaceSet, silent: int, *, training: bool = False) -> Observation:
+def observation(faces: FaceSet, vanished: int, *, training: bool = False) -> Observation:
     """The gradient of four photos, of which some have none of their own."""
     images = faces.images[torch.arange(COUNT) * 10, :, ::2, ::2].expand(-1, 3, -1, -1)
     network = build(SPEC, seed=0).train(training)
     named = dict(network.named_parameters())
     each = F.cross_entropy(network(images), torch.arange(COUNT), reduction="none")
-    gradients = torch.autograd.grad(each[: COUNT - silent].sum() / COUNT, list(named.values()))
+    gradients = torch.autograd.grad(each[: COUNT - vanished].sum() / COUNT, list(named.values()))
     return Observation(
         SPEC,
         {name: value.detach().clone() for name, value in network.state_dict().items()},
@@ -41,17 +41,17 @@ def attacked(seen: Observation) -> Reconstruction:
     return attack(seen, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("silent", [1, 2])
-def test_silent_photos_are_not_searched_for(faces: FaceSet, silent: int) -> None:
-    seen = observation(faces, silent)
+@pytest.mark.parametrize("vanished", [1, 2])
+def test_photos_without_gradient_are_not_searched_for(faces: FaceSet, vanished: int) -> None:
+    seen = observation(faces, vanished)
     found = attacked(seen)
-    loud = COUNT - silent
+    loud = COUNT - vanished
     assert found.images.shape == (COUNT, 3, 16, 16)
     assert (found.images[loud:] == 0.5).all()
-    assert found.labels[loud:].tolist() == [-1] * silent
+    assert found.labels[loud:].tolist() == [-1] * vanished
     assert sorted(found.labels[:loud].tolist()) == list(range(loud))
     assert any(f"is of {loud} of the {COUNT} images" in part for part in found.unused)
-    # The rest is what comes back of the batch that was heard.
+    # The rest is what comes back of a batch of those that contribute.
     alone = {n: t * (COUNT / loud) for n, t in seen.update.tensors.items()} if seen.update else {}
     other = replace(seen, batch_size=loud, shared=(Update("gradient", alone, loud),))
     other = replace(other, training=LocalTraining(batch_size=loud, batch_norm="eval"))
@@ -59,13 +59,13 @@ def test_silent_photos_are_not_searched_for(faces: FaceSet, silent: int) -> None
     assert not any("even gray" in part for part in attacked(other).unused)
 
 
-def test_granted_labels_say_whose_photos_are_silent(faces: FaceSet) -> None:
+def test_granted_labels_say_whose_photos_have_no_gradient(faces: FaceSet) -> None:
     found = attacked(replace(observation(faces, 1), labels=torch.arange(COUNT)))
     assert sorted(found.labels.tolist()) == list(range(COUNT))
     assert int(found.labels[-1]) == COUNT - 1
 
 
-def test_a_photo_of_a_millionth_of_the_gradient_is_silent(faces: FaceSet) -> None:
+def test_a_photo_of_a_millionth_of_the_gradient_does_not_contribute(faces: FaceSet) -> None:
     loud, all_of_them = observation(faces, 1), observation(faces, 0)
     assert loud.update is not None
     assert all_of_them.update is not None
@@ -77,7 +77,7 @@ def test_a_photo_of_a_millionth_of_the_gradient_is_silent(faces: FaceSet) -> Non
     assert any("even gray" in part for part in found.unused)
 
 
-def test_all_are_searched_for_where_all_are_heard_or_nobody_can_tell(faces: FaceSet) -> None:
+def test_all_are_searched_for_where_all_contribute_or_nobody_can_tell(faces: FaceSet) -> None:
     several = LocalTraining(batch_size=COUNT, batch_norm="eval", steps=2)
     decayed = LocalTraining(batch_size=COUNT, batch_norm="eval", weight_decay=1e-3)
     for seen in (

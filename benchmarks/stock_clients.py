@@ -80,6 +80,16 @@ LINES = (
         LocalTraining(lr=1e-3, steps=4, batch_size=8, optimizer="adam"),
     ),
     Line(
+        "ResNet-18 Adam, one step",
+        *(resnet(18), True, True),
+        LocalTraining(lr=1e-3, batch_size=8, optimizer="adam"),
+    ),
+    Line(
+        "ResNet-18 Adam, one step, evaluation mode",
+        *(resnet(18), True, False),
+        LocalTraining(lr=1e-3, batch_size=8, optimizer="adam", batch_norm="eval"),
+    ),
+    Line(
         "ResNet-18 evaluation mode, two epochs, batches of 8, momentum",
         *(resnet(18), True, False),
         replace(EPOCHS_OF_8, batch_norm="eval"),

@@ -95,7 +95,7 @@ def common_maps(reader: InputReader, span: LayerSpan) -> Tensor | None:
     layer, count = reader.layers[span.name][0], reader.count
     has_mean = any(m.training for m in batch_norm_layers(reader.model).values())
     missing = count * span.positions - int((span.weights > 0).sum())
-    if not span.whole or missing != has_mean:
+    if not span.whole or missing != has_mean or span.signs:
         return None
     if not _couples(layer) or len(reader.layers[span.name]) > 1:
         return None

@@ -7,11 +7,17 @@ positions in the batch than its inputs have numbers, these rows are directions t
 span, and images must be such that they do. That needs no label, no head, no loss, and no gradient
 of dummy images either. A layer with as many rows as positions gives the whole span, others a part.
 
+Of signs, which signSGD sends and which a step of Adam nearly is, rows lie near the span of inputs
+whose columns are divided by their lengths: a sign is its number over its own size, and how large a
+column's numbers are goes with that column of the inputs. What a sign has beside a multiple of its
+number is nearly independent from entry to entry, and of known size.
+
 It is variable projection (Golub & Pereyra, SIAM J. Numer. Anal. 1973): the best δ is put in. Petrov
 et al. (NeurIPS 2024, "DAGER") test so which tokens a language model was trained on, Dimitrov et al.
 (NeurIPS 2024, "SPEAR") take a fully connected layer apart.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,6 +45,8 @@ DRIFT = 0.01
 FOLLOWED = 0.002
 """The same where what enters layers is followed step by step (`mini_batches`): of sixteen photos of
 p01 and p02 after two epochs, replayed on images of SSIM 0.59, smaller ones are missed by 0.01."""
+SIGN_NOISE = (1 - 2 / math.pi) ** 0.5
+"""Standard deviation of what the sign of a normal number has beside a multiple of that number."""
 SPARE = 8
 """Singular values beyond the number of positions that are looked at."""
 PANELS = 4
@@ -69,6 +77,7 @@ class LayerSpan:
         trust: Weight among the layers.
         epochs: In how many epochs of local training each image has a part in it.
         sent: `[F]`, the columns of the gradient that were sent; None for all of them.
+        signs: Of signs, or nearly: how long each column of the inputs is was lost.
     """
 
     name: str
@@ -84,6 +93,7 @@ class LayerSpan:
     trust: float = 1.0
     epochs: int = 1
     sent: Tensor | None = None
+    signs: bool = False
 
     def rows(self, uses: Sequence[Use], count: int | None = None) -> Tensor:
         """The rows that this span constrains, `[g, P, F]`, from the layer's inputs.
@@ -95,6 +105,8 @@ class LayerSpan:
         if self.of_maps:
             return torch.cat([inputs.flatten(1) for _, inputs in uses])[None]
         rows = torch.cat([rows_of(layer, inputs) for layer, inputs in uses], 1)
+        if self.signs:
+            rows = F.normalize(rows, dim=1)
         return rows if self.sent is None else rows * self.sent.to(rows)
 
     def equations(self, count: int) -> int:
@@ -117,7 +129,7 @@ class LayerSpan:
 
     def distance_of_inputs(self, uses: Sequence[Use], count: int) -> Tensor:
         """The distance of what a batch of `count` images sends to the layer."""
-        single = len(uses) == 1 and not self.of_maps and self.sent is None
+        single = len(uses) == 1 and not (self.of_maps or self.signs) and self.sent is None
         layer, inputs = uses[0]
         gram = patch_gram(layer, inputs[: self.epochs * count]) if single else None
         return self.distance(self.rows(uses, count), gram)
@@ -215,6 +227,7 @@ def find_spans(
     noise: Callable[[str], float] = lambda _: 0.0,
     least: int = 0,
     gaps: bool = False,
+    signs: bool = False,
 ) -> tuple[LayerSpan, ...]:
     """What the gradient of each layer gives away, in the order of the forward pass.
 
@@ -232,6 +245,7 @@ def find_spans(
         least: Directions that each layer is believed, however uncertain.
         gaps: Columns of zeros were not sent (Soteria): what inputs have there is not compared, not
             even where it was zero for everybody.
+        signs: Of most numbers of the gradient only the sign is left (`SIGN_NOISE`).
     """
     positions = reader.positions(private)
     spectra, epochs = {}, {}
@@ -259,8 +273,11 @@ def find_spans(
         floor = max(precision, shown) * first
         if total < height:
             floor = torch.maximum(precision * first, sizes[:, total : total + 1])
-        loud = noise(name) * (sum(x**0.5 for x in reader.sides(name)))
-        floor = floor.clamp_min(max(loud, 1e-300))
+        edge = sum(x**0.5 for x in reader.sides(name))  # of a matrix of noise of deviation 1
+        floor = floor.clamp_min(max(noise(name) * edge, 1e-300))
+        if signs:
+            size = float(target[name].square().mean().sqrt())
+            floor = torch.full_like(first, max(SIGN_NOISE * size * edge / GAP, 1e-300))
         sure = sizes[:, :total] > GAP * floor
         sure[:, :least] = True
         rank = int(sure.sum(1).max())
@@ -282,6 +299,7 @@ def find_spans(
                 certain=positions[name].certain,
                 epochs=epochs[name],
                 sent=_sent(reader, name, target[name]) if gaps else None,
+                signs=signs,
             )
         )
     return tuple(spans)
@@ -341,6 +359,20 @@ def trusted(spans: Sequence[LayerSpan], misfit: Mapping[str, float]) -> tuple[La
     trust = [misfit.get(span.name, usual) ** -TRUST for span in spans]
     mean = sum(trust) / len(trust)
     return tuple(replace(s, trust=t / mean) for s, t in zip(spans, trust, strict=True))
+
+
+def alike_by_direction(spans: Sequence[LayerSpan]) -> tuple[LayerSpan, ...]:
+    """The spans, weighed so that each direction counts alike, in whichever layer it is.
+
+    For spans that noise of one relative size in all layers blurs, as that of signs is. A photo of
+    p01 and four, one step of Adam, ResNet-18 at 64 px: SSIM 0.56 and 0.58 by layers alike, 0.67 and
+    0.62 so.
+    """
+    if not spans:
+        return ()
+    said = [float(span.weights.sum()) for span in spans]
+    mean = sum(said) / len(said)
+    return tuple(replace(s, trust=one / mean) for s, one in zip(spans, said, strict=True))
 
 
 def decisive(spans: Sequence[LayerSpan], pixels: int, count: int) -> bool:

@@ -41,6 +41,7 @@ class Reading:
         misfit: How far the true images are expected from what layers' inputs span, by weight, after
             several local steps (`simulated_misfit`); else {}.
         followed: Local training of several steps, where the weights in between are nearly known.
+        signs: Of most numbers of the gradient little but the sign is left.
     """
 
     model: nn.Module
@@ -58,6 +59,7 @@ class Reading:
     unused: tuple[str, ...] = ()
     misfit: Mapping[str, float] = field(default_factory=dict)
     followed: FollowedTraining | None = None
+    signs: bool = False
 
     @property
     def blind(self) -> bool:

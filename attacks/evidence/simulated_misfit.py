@@ -32,13 +32,13 @@ def simulated_misfit(reading: Reading, seen: Observation) -> dict[str, float]:
         seen: The observation.
 
     Returns:
-        {} of one photo or step, where the settings of local training are not granted, and where
-        such training diverges.
+        {} of one photo or step, of signs, where the settings of local training are not granted, and
+        where such training diverges.
     """
     training, update, reader = seen.training, seen.update, reading.reader
     if training is None or update is None or update.kind == "gradient":
         return {}
-    if training.steps == 1 or reading.count == 1:
+    if training.steps == 1 or reading.count == 1 or reading.signs:
         return {}
     generator = torch.Generator().manual_seed(0)
     images = smooth_noise(reader.count, reader.shape, generator).to(reading.like)

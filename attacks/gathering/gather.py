@@ -27,6 +27,7 @@ from fedaudit.attacks.evidence.labels.infer import share_out, solve_all
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import (
     LayerSpan,
+    alike_by_direction,
     decisive,
     find_spans,
     trusted,
@@ -81,8 +82,9 @@ class Evidence(Reading):
             clean=self.clean,
             noise=self.adaptation.std_of,
             gaps=self.adaptation.columns,
+            signs=self.signs,
         )
-        return trusted(spans, self.misfit)
+        return alike_by_direction(spans) if self.signs else trusted(spans, self.misfit)
 
     def spans_within(self, reader: InputReader) -> tuple[LayerSpan, ...]:
         """The same of the network at moments of local training, as `reader` reads it."""
@@ -136,7 +138,7 @@ def gather(seen: Observation) -> Evidence:
     training_part = trained_part(model, payload.tensors, shape)
     target = {n: value for n, value in mean_gradient(seen, payload).items() if n in training_part}
     # Adam's steps keep the signs of a gradient but not its rank, which is what gives maps away.
-    adam = seen.training is not None and seen.training.optimizer == "adam"
+    adam = _is_adam(seen)
     first_fc = None
     if not adam and adaptation.readable:
         first_fc = find_first_fully_connected(model, target, count, sparse=adaptation.sparse)
@@ -180,6 +182,7 @@ def gather(seen: Observation) -> Evidence:
         private=unshared_names(model, seen.before),
         clean=_is_clean(seen, update) and adaptation.exact,
         untrained=constants,
+        signs=adam or adaptation.signs,
         unused=unused_parts(model, constants, seen.training, has_labels=labels is not None),
     )
     if adaptation.special:
@@ -225,6 +228,7 @@ def gather_inputs(seen: Observation) -> Evidence:
         adaptation=adaptation,
         photos=ChangedPhotos((), count),
         untrained=still,
+        signs=_is_adam(seen) or adaptation.signs,
         # Labels are read off at the end.
         unused=unused_parts(model, still, seen.training, has_labels=True),
     )
@@ -233,6 +237,11 @@ def gather_inputs(seen: Observation) -> Evidence:
         followed = FollowedTraining(model, seen.training, seen.before, update.tensors)
         evidence = replace(evidence, followed=followed)
     return replace(evidence, misfit=simulated_misfit(evidence, seen))
+
+
+def _is_adam(seen: Observation) -> bool:
+    """Whether each step divides every number of the gradient by that number's usual size."""
+    return seen.training is not None and seen.training.optimizer == "adam"
 
 
 def _is_followed(seen: Observation, evidence: Evidence) -> bool:

@@ -74,6 +74,8 @@ def lead_of_spans(
     """What layers' inputs span, where nothing was done to the update that it would not show."""
     if evidence.photos.transforms or evidence.adaptation.special or evidence.private:
         return None
+    if evidence.signs:  # what they lead to is too far off to be left as it is, or gone on from
+        return None
     try:
         spans = SpanMatching(evidence, layers=layers, restarts=restarts)
     except AttackError:  # no layer says anything
@@ -163,9 +165,10 @@ class SpanMatching:
 
     @property
     def drifted(self) -> bool:
-        """Whether the true images are expected to miss most layers' spans, after several steps."""
+        """Whether the true images miss most layers' spans: of signs, or after several steps."""
         expected = sorted(self.evidence.misfit.values())
-        return bool(expected) and expected[len(expected) // 2] > DRIFTED
+        misses = bool(expected) and expected[len(expected) // 2] > DRIFTED
+        return misses or self.evidence.signs
 
     @property
     def whole(self) -> "SpanMatching | None":
@@ -184,7 +187,8 @@ class SpanMatching:
         """Whether rows of the update still lie in the spans, but for noise whose size is known."""
         adaptation = self.evidence.adaptation
         pruned = adaptation.sparse and not adaptation.columns
-        return not (pruned or adaptation.bent or adaptation.followed or adaptation.images)
+        bent = adaptation.bent and not adaptation.signs
+        return not (pruned or bent or adaptation.followed or adaptation.images)
 
     def gradients(
         self,

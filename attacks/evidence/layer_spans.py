@@ -274,10 +274,11 @@ def find_spans(
         if total < height:
             floor = torch.maximum(precision * first, sizes[:, total : total + 1])
         edge = sum(x**0.5 for x in reader.sides(name))  # of a matrix of noise of deviation 1
-        floor = floor.clamp_min(max(noise(name) * edge, 1e-300))
-        if signs:
+        loud = noise(name) * edge
+        if signs:  # what lies beyond the number of positions is that noise, and no precision
             size = float(target[name].square().mean().sqrt())
-            floor = torch.full_like(first, max(SIGN_NOISE * size * edge / GAP, 1e-300))
+            floor, loud = torch.zeros_like(floor), max(loud, SIGN_NOISE * size * edge / GAP)
+        floor = floor.clamp_min(max(loud, 1e-300))
         sure = sizes[:, :total] > GAP * floor
         sure[:, :least] = True
         rank = int(sure.sum(1).max())

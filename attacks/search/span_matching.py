@@ -121,7 +121,9 @@ class SpanMatching:
         spans = tuple(span for span in evidence.spans if span.name.startswith(start))
         if not spans:
             target = {n: g for n, g in evidence.target.items() if n.startswith(start)}
-            spans = find_spans(evidence.reader, target, private=evidence.private, least=1)
+            spans = find_spans(
+                evidence.reader, target, private=evidence.private, least=1, signs=evidence.signs
+            )
         if not spans:
             raise AttackError(
                 "subspace matching has nothing to go by: no layer of the network (of "

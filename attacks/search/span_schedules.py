@@ -143,8 +143,8 @@ def suited(
             update before the image does: the search is held smoother.
         whole: Each image's own maps are known (`SpanMatching.whole`): a search by these comes
             first, and leaves little to that by all spans.
-        drifted: The update is of a batch's several steps: the true images miss what is spanned, and
-            what explains it better is noise.
+        drifted: The update is of a batch's several steps, or of signs: the true images miss what is
+            spanned, and what explains it better is noise.
         single: Of one photo: a search that failed is made once more from other noise, and by waves
             if that fails, too.
         averaged: Of the restarts of a search by each image's own maps the mean goes on.
@@ -325,7 +325,7 @@ OF_DRIFT: tuple[Turn, ...] = (
     ("spans", 2, 1.0, 1.0, 1.0, 2.0),
     ("spans", 1, 1.0, 0.5, 0.5, 2.0),
 )
-"""The same for a batch after several steps that drift (`SpanMatching.drifted`)."""
+"""The same for a batch after several steps that drift, and for signs (`SpanMatching.drifted`)."""
 
 
 # By the same sixteen photos: SSIM 0.55 after the first two turns (76 CPU s), 0.68 after all (364),

@@ -84,7 +84,7 @@ def test_columns_of_one_length_tell_the_photo_from_another(
     spans = {span.name: span for span in find_spans(reader, signs, signs=True)}
     name = "layer3.1.conv1.weight"
     with torch.no_grad():
-        own, other = (reader.inputs([name], photo)[name] for photo in photos.split(1))
+        own, other = (reader.inputs([name], photo)[name] for photo in photos.split(1))  # type: ignore[no-untyped-call]
     even, as_is = spans[name], replace(spans[name], signs=False)
     assert float(even.distance_of_inputs(own, 1)) < 0.25
     assert float(even.distance_of_inputs(other, 1)) > 2 * float(even.distance_of_inputs(own, 1))

@@ -18,6 +18,7 @@ what attacks on either side of it find under weak defenses."""
 IN_WORDS: Mapping[SearchedBy, str] = {
     "closed form": "in closed form",
     "spans": "by what layers' inputs span",
+    "signs": "by what signs tell of what layers' inputs span",
     "maps": "by known feature maps and gradients",
     "gradients": "by gradients alone",
 }

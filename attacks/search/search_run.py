@@ -69,7 +69,7 @@ class SearchRun:
             return "closed form"
         matching = self.scene.matching
         if self.seen_by_spans or isinstance(matching, SpanMatching):
-            return "spans"
+            return "signs" if self.scene.evidence.signs else "spans"  # far from as good: no voucher
         by_maps = any(stage.match == "maps" for stage in self.stages)
         if matching.has_features or (by_maps and goal_of(self.scene.evidence) is not None):
             return "maps"

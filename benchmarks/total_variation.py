@@ -4,28 +4,36 @@
     python benchmarks/total_variation.py --size 112 --photos 1  # about 3 more
     python benchmarks/total_variation.py --data orl --size 64
     python benchmarks/total_variation.py --attack inverting_gradients
+    python benchmarks/total_variation.py --noise 1              # as long as the gradient
 
-`gan_inversion` without spans, or another attack, on one undefended gradient of one photo, the
-default face network, fresh. The rule was derived for `gan_inversion`, with the feature map that the
-update gives away, and confirmed on a photo each of p01 and p02 of OpenPeople; here p09 and p10 are
-attacked (of ORL, the last two people). `rule` is what the attack takes by default, beside what it
-took at every size before: 0.3, of `inverting_gradients` 0.05.
+`gan_inversion` without spans, or another attack, on one gradient of one photo, the default face
+network, fresh; undefended, or with noise whose size the attack is told. The rule was derived for
+`gan_inversion`, with the feature map that the update gives away, and confirmed on a photo each of
+p01 and p02 of OpenPeople; here p09 and p10 are attacked (of ORL, the last two people). `rule` is
+what the attack takes by default, beside what it took at every size before: 0.3, of
+`inverting_gradients` 0.05.
 """
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import mean
 
 import torch
+from torch import Tensor
 
 import fedaudit
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.presets.gias import gias
+from fedaudit.attacks.presets.gifd import gifd
+from fedaudit.attacks.presets.grad_inversion import grad_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
+from fedaudit.attacks.presets.map_inversion import map_inversion
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.openpeople import openpeople
 from fedaudit.data.orl import orl
+from fedaudit.defenses.noise import GaussianNoise
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build
 from fedaudit.scoring.image_metrics import PSNR, SSIM
@@ -33,8 +41,23 @@ from fedaudit.scoring.image_metrics import PSNR, SSIM
 ATTACKS = {
     "gan_inversion": (partial(gan_inversion, spans_first=False), 0.3),
     "inverting_gradients": (inverting_gradients, 0.05),
+    "grad_inversion": (grad_inversion, 0.05),
+    "map_inversion": (map_inversion, 0.2),
+    "gias": (gias, 1e-3),
+    "gifd": (gifd, 1e-3),
 }
 """Each, and the weight that it had at every size before."""
+
+
+def noisy(update: Mapping[str, Tensor], times: float, seed: int) -> dict[str, Tensor]:
+    """The update with Gaussian noise so many times as long as itself, as the defense adds it."""
+    drawn = torch.Generator().manual_seed(seed)
+    numbers = torch.cat([value.flatten() for value in update.values()])
+    std = times * float(numbers.norm()) / len(numbers) ** 0.5
+    return {
+        name: value + std * torch.randn(value.shape, generator=drawn)
+        for name, value in update.items()
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--photos", type=int, default=2, help="of each person")
     parser.add_argument("--size", type=int, default=64, help="pixels")
     parser.add_argument("--attack", choices=ATTACKS, default="gan_inversion")
+    parser.add_argument("--noise", type=float, default=0.0, help="times the gradient's length")
     parser.add_argument("--weights", nargs="*", type=float, help="of the one before if not given")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -68,12 +92,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             image, label = faces.images[[row]], torch.tensor([number % 10])
             loss = criterion_of(model)(model(image), label)
             update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+            if options.noise:
+                update = noisy(update, options.noise, number)
             began = time.process_time()
             rebuilt = fedaudit.attack(
                 model,
                 update,
                 attack(total_variation=weight),
                 image_shape=tuple(image.shape[1:]),
+                defense=GaussianNoise(std=options.noise, of="norm") if options.noise else (),
                 seed=number,
             )
             spent = time.process_time() - began

@@ -30,12 +30,14 @@ class BatchNormPrior:
     """How far the batch statistics of dummy images are from known ones; 0 where they agree.
 
     Yin et al. (CVPR 2021), eq. 8: the L2 distances of means and of variances, summed over the
-    batch-norm layers. Here each distance is in units of the layer's own size and the sum is a mean,
-    so that one weight serves networks of any depth and width.
+    batch-norm layers, as they are where not `relative`. Else each distance is in units of the
+    layer's own size and the sum is a mean, so that one weight serves networks of any depth and
+    width.
 
     Args:
         model: In the client's mode (`fedaudit.models.batch_norm.client_mode`).
         source: What to be near to: `from_observation` or one of the functions it chooses from.
+        relative: Scale distances by layers; False is the paper's equation.
 
     Raises:
         AttackError: The model has no batch norm, or `source` misses a layer.
@@ -43,6 +45,7 @@ class BatchNormPrior:
 
     model: nn.Module
     source: Statistics
+    relative: bool = True
 
     def __post_init__(self) -> None:
         layers = batch_norm_layers(self.model)
@@ -79,8 +82,11 @@ class BatchNormPrior:
             tiny = torch.finfo(var.dtype).eps
             off_mean = torch.linalg.vector_norm(dummy[f"{name}.mean"] - mean)
             off_var = torch.linalg.vector_norm(dummy[f"{name}.var"] - var)
+            if not self.relative:
+                terms += [off_mean, off_var]
+                continue
             terms += [off_mean / (var.sum() + tiny).sqrt(), off_var / (var.norm() + tiny)]
-        return torch.stack(terms).mean()
+        return torch.stack(terms).mean() if self.relative else torch.stack(terms).sum()
 
 
 def running(model: nn.Module) -> dict[str, Tensor]:
@@ -180,6 +186,8 @@ def prior_of(
     model: nn.Module,
     weight: float,
     faces: Callable[[int], Tensor] | None = None,
+    *,
+    relative: bool = True,
 ) -> Callable[[Tensor], Tensor] | None:
     """The batch-norm prior times `weight`, where it is asked for and an observation has a source.
 
@@ -188,11 +196,12 @@ def prior_of(
         model: Its network.
         weight: 0 asks for none.
         faces: Draws faces; what a layer sees of `PROXY_FACES` of them stands in for the batch.
+        relative: Scale distances by layers, as `BatchNormPrior` does.
     """
     if not weight:
         return None
     source = from_observation(seen, model, faces(PROXY_FACES) if faces else None)
     if not source:
         return None
-    prior = BatchNormPrior(model, source)
+    prior = BatchNormPrior(model, source, relative)
     return lambda images: weight * prior(images)

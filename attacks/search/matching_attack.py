@@ -24,7 +24,7 @@ from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.search.batch_norm_prior import prior_of
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.color_fit import fit_colors
-from fedaudit.attacks.search.distances import DISTANCES
+from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
 from fedaudit.attacks.search.map_matching import are_second_to_spans
 from fedaudit.attacks.search.matching import Matching
@@ -95,8 +95,8 @@ class MatchingAttack:
             weights. "path": gradients along the straight line to the weights that it shared, at
             the pace of a simulated local training. "replay": the steps themselves. Settings that
             the threat model does not grant are guessed by simulating plausible ones.
-        batch_norm: Weight of the batch-norm statistics (`batch_norm_prior`) on networks that
-            have them.
+        batch_norm: Weight of the batch-norm statistics (`batch_norm_prior`) on networks that have
+            them: of relative ones, unless the distance minds the gradients' length.
         reads_gray: Search one channel where the update proves that images are gray.
         face_colors: Weight of the prior that draws the colors of a batch to those of faces, behind
             batch norm in training mode, which hides them; with match = "spans". Their contrast is
@@ -344,7 +344,8 @@ class MatchingAttack:
             evidence.photos.choose(matching.distance_in_place, scene.generic_faces(GENERIC))
         trace = Trace(steps_of(stages, scene) if exact is None else 1, progress, self.seconds)
         drawn = scene.generic_faces if self.prior is not None else None
-        penalty = partial(prior_of, seen, scene.evidence.model, self.batch_norm, drawn)
+        minds, model = self.distance in MINDS_LENGTH, scene.evidence.model
+        penalty = partial(prior_of, seen, model, self.batch_norm, drawn, relative=not minds)
         return SearchRun(scene, stages, trace, penalty, checkpoint, repr(self), start, exact)
 
     def _comparison(

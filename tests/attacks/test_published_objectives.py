@@ -163,9 +163,11 @@ def test_idlg_reads_the_label_off_signs_and_comes_as_near_as_its_code(intercept:
     """Zhao et al.: every label is right; of DLG's public code 42.7, 24.9, 5.1 dB by start."""
     captured = intercept(network="lenet")
     assert captured.secret is not None
-    attack, reached = idlg(variant=PUBLISHED), []
+    attack, reached = idlg(variant=PUBLISHED), 0.0
     for seed in range(4):
         found = attack(captured.seen, generator=torch.Generator().manual_seed(seed))
         assert torch.equal(found.labels, captured.secret.labels)
-        reached.append(float(PSNR()(captured.secret.images, found.images)))
-    assert max(reached) > 40
+        reached = float(PSNR()(captured.secret.images, found.images))
+        if reached > 40:
+            break
+    assert reached > 40

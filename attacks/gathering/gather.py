@@ -255,7 +255,9 @@ def _is_followed(seen: Observation, evidence: Evidence) -> bool:
     training, update = seen.training, seen.update
     if training is None or update is None or update.kind == "gradient":
         return False
-    several = training.optimizer == "sgd" and training.steps > 1 and not training.augmentation
+    several = training.optimizer == "sgd" and training.steps > 1
+    if training.augmentation and training.steps * training.batch_size > evidence.count:
+        return False
     mixed = evidence.coupled and evidence.count > training.batch_size
     return several and mixed and evidence.adaptation.exact and not evidence.adaptation.scaled
 

@@ -4,8 +4,9 @@ from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
 from fedaudit.attacks.search.image_priors import FACE_COLORS
 from fedaudit.attacks.search.local_steps import LocalSteps
-from fedaudit.attacks.search.matching_attack import MatchingAttack, Unknown
+from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage, solving_stages
+from fedaudit.attacks.search.surrogate_head import Unknown
 from fedaudit.attacks.search.variables import FeatureMaps, Latent, Pixels
 
 # Set by hand; what it reaches is measured by benchmarks/mixture_bound.py.

@@ -5,9 +5,10 @@ from typing import Literal
 
 from fedaudit.attacks.presets.published import STANDARDIZED, Variant, with_paper_settings
 from fedaudit.attacks.search.local_steps import LocalSteps
-from fedaudit.attacks.search.matching_attack import MatchingAttack, Precision, Unknown
+from fedaudit.attacks.search.matching_attack import MatchingAttack, Precision
 from fedaudit.attacks.search.movers.gradient_descent import Schedule
 from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.surrogate_head import Unknown
 from fedaudit.attacks.search.variables import Pixels
 
 # By photos of p01 and p02 at 64 px through the fresh face network (benchmarks/total_variation.py

@@ -29,14 +29,19 @@ def redraw_faint(spans: SpanMatching, images: Tensor) -> Tensor:
     Returns:
         The images themselves where none of them is faint, or the update would miss hardly any.
     """
+    rise = rises_without(spans, images)
+    faint = (rise < FAINT * rise.median()).to(images.device)
+    if rise.median() <= 0 or not bool(faint.any()):
+        return images
+    return torch.where(faint.view(-1, 1, 1, 1), images[~faint].mean(0), images)
+
+
+def rises_without(spans: SpanMatching, images: Tensor) -> Tensor:
+    """By how much the distance rises with the mean of the others in place of each image, `[N]`."""
     with torch.no_grad():
         whole, rises = spans.distance(images), []
         for place in range(len(images)):
             others = torch.cat([images[:place], images[place + 1 :]]).mean(0, keepdim=True)
             without = torch.cat([images[:place], others, images[place + 1 :]])
             rises.append(spans.distance(without) - whole)
-        rise = torch.tensor(rises)
-        faint = (rise < FAINT * rise.median()).to(images.device)
-        if rise.median() <= 0 or not bool(faint.any()):
-            return images
-        return torch.where(faint.view(-1, 1, 1, 1), images[~faint].mean(0), images)
+    return torch.tensor(rises)

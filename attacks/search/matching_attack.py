@@ -18,9 +18,9 @@ from fedaudit.attacks.adaptive.mixture_arithmetic import Coefficients
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.evidence.labels.of_images import labels_of_images
 from fedaudit.attacks.evidence.token_placing import exact_photos
-from fedaudit.attacks.evidence.unshared_layers import guess_local_layers, learn_local_layers
 from fedaudit.attacks.gathering.gather import Evidence, gather, gather_inputs
 from fedaudit.attacks.generators.face_generator import FaceGenerator
+from fedaudit.attacks.search.augmented_views import begin_of_views, one_a_photo
 from fedaudit.attacks.search.batch_norm_prior import prior_of
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.color_fit import fit_colors
@@ -37,6 +37,7 @@ from fedaudit.attacks.search.span_matching import (
 )
 from fedaudit.attacks.search.span_schedules import STARTS, opening, suited
 from fedaudit.attacks.search.stage import BY_SPANS, Stage, adjust, from_gray
+from fedaudit.attacks.search.surrogate_head import Unknown, surrogate_head
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.vanishing_gradients import (
     count_contributing,
@@ -64,7 +65,6 @@ SMALL = 500_000
 """Parameters below which double precision costs nothing: the operations' overhead does."""
 
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
-Unknown = Literal["joint", "learned", "guessed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +188,10 @@ class MatchingAttack:
     ) -> Reconstruction:
         """Reconstruct from evidence that `gather` has given already; None gathers it."""
         start, drawn = time.process_time(), generator.get_state()
-        run = self._begin(seen, generator, start, progress, checkpoint, evidence)
+        run = begin_of_views(
+            lambda one: self._begin(one, generator, start, progress, checkpoint, evidence),
+            *(seen, generator, self.match == "spans"),
+        )
         contributing = count_contributing(run.scene.leading, seen) if evidence is None else None
         if contributing is not None:
             again = partial(self, generator=generator, progress=progress, checkpoint=checkpoint)
@@ -202,8 +205,9 @@ class MatchingAttack:
         if any(stage.face_colors for stage in run.stages):
             images = with_usual_exposure(run.scene.leading, images)
         else:
-            by = run.scene.leading if run.seen_by_spans else matching
-            images = with_usual_contrast(by, images)
+            images = with_usual_contrast(
+                run.scene.leading if run.seen_by_spans else matching, images
+            )
         evaluations, credit = [run.scene.evaluations], False
         if self.match == "spans" or (run.seen_by_spans and evidence.count > 1):
             reader = run.scene.leading.reader if run.scene.leading else None
@@ -211,6 +215,7 @@ class MatchingAttack:
             credit = run.seen_by_spans
             if run.exact is None:  # what closed forms give has its colors
                 images = fit_colors(seen, run.scene.leading, images, labels, evaluations)
+            images, labels = one_a_photo(run.scene.leading, images, labels, seen.batch_size)
         else:
             if matching.loss == "soft" and not matching.fixed:
                 labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
@@ -218,10 +223,9 @@ class MatchingAttack:
             images, labels, credit = evidence.reveal(images, labels.cpu(), attacker)
         by_spans = isinstance(matching, SpanMatching)  # they do not mind what each image weighs
         word = how_adaptive(seen, matched=matching.follows, weighed=by_spans, handled=credit)
-        if matching.fixed and self.unknown != "learned":
-            word = "no"  # a guess is no account of what the device keeps
-        if isinstance(matching, SpanMatching) and not matching.follows:
-            word = "no" if word in ("known", "estimated") else word
+        guessed = bool(matching.fixed) and self.unknown != "learned"  # no account of the device's
+        if guessed or (by_spans and not matching.follows and word in ("known", "estimated")):
+            word = "no"
         return Reconstruction(
             images=images.cpu().float(),
             labels=labels,
@@ -359,7 +363,8 @@ class MatchingAttack:
         settings: dict[str, Any] = {"layers": self.layers, "restarts": self.restarts}
         if self.match == "spans":
             return SpanMatching(evidence, angle=self.angle, **settings)
-        surrogate = self._surrogate_head(seen, evidence, generator.initial_seed())
+        source, seed = self.prior.source if self.prior else "face_gan", generator.initial_seed()
+        surrogate = surrogate_head(evidence, seen.model, self.unknown, self.restarts, source, seed)
         use_first_fc = self.first_fully_connected
         needs_replay = dummy is not None or bool(surrogate)
         if not needs_replay and is_left_to_spans(evidence, self.layers, use_first_fc=use_first_fc):
@@ -375,26 +380,4 @@ class MatchingAttack:
             generator=generator,
             surrogate_head=surrogate,
             **settings,
-        )
-
-    def _surrogate_head(
-        self, seen: Observation, evidence: Evidence, seed: int
-    ) -> dict[str, Tensor]:
-        """What is matched with in place of local layers, where the attack does not solve for them.
-
-        Drawn with seeds of its own, so that a search that is resumed has the same.
-        """
-        if not evidence.private or (self.unknown == "joint" and evidence.solvable):
-            return {}
-        guess = guess_local_layers(seen.model, evidence.private, self.restarts, seed)
-        guess = {name: value.to(evidence.like) for name, value in guess.items()}
-        if self.unknown != "learned":
-            return guess
-        return learn_local_layers(
-            evidence.model,
-            guess,
-            evidence.shape,
-            source=self.prior.source if self.prior else "face_gan",
-            grayscale=evidence.grayscale,
-            seed=seed,
         )

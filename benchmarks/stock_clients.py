@@ -14,9 +14,12 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from fedaudit.core.observation import ModelSpec
 from fedaudit.core.training import LocalTraining
 from fedaudit.data.face_set import FaceSet
 from fedaudit.federation.augmentation import augment
+from fedaudit.models.facenet import criterion_of
+from fedaudit.models.zoo import build
 
 SIZE = 64
 PAIRS = (("p09", "p10"), ("p07", "p08"), ("p05", "p06"))
@@ -56,6 +59,12 @@ def dropping(classes: int) -> nn.Module:
         "resnet18", num_classes=classes, drop_rate=0.2, drop_path_rate=0.1
     )
     return network
+
+
+def of_group_norms(classes: int) -> nn.Module:
+    """The house's ResNet-18, with group norm, as studies build it."""
+    spec = ModelSpec("resnet18", {"classes": classes, "image_size": SIZE})
+    return build(spec, seed=torch.initial_seed())
 
 
 EPOCHS_OF_8 = LocalTraining(lr=0.01, steps=4, batch_size=8, momentum=0.9)
@@ -110,6 +119,7 @@ LINES = (
         *(resnet(18), True, True),
         replace(EPOCHS_OF_8, augmentation=("flip", "crop", "jitter")),
     ),
+    Line("group-norm ResNet-18, fresh", of_group_norms, trained=False, training=False),
     Line("ResNet-50 eval, trained", resnet(50), trained=True, training=False),
     Line("ViT patch 16, fresh", vit, trained=False, training=False),
 )
@@ -136,7 +146,7 @@ def update_of(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Ten
     """What one client sends after one step."""
     client = copy.deepcopy(model)
     named = dict(client.named_parameters())
-    loss = F.cross_entropy(client(images), labels)
+    loss = criterion_of(client)(client(images), labels)
     return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
 
 

@@ -3,6 +3,7 @@
     python benchmarks/subspace.py                                   # about 10 CPU minutes
     python benchmarks/subspace.py --only "ResNet-18 eval, trained" --batch 1 \
         --targets 8 --seeds 0 1 2 --results FILE
+    python benchmarks/subspace.py --only "group-norm" --batch 1 --defense top_k pruned=0.99
     python benchmarks/subspace.py --only ResNet-18 --maps --batch 1 8    # closed forms, no search
     python benchmarks/subspace.py --only "two epochs" --misfits --batch 16   # how far steps drift
 
@@ -10,15 +11,17 @@ Color faces of OpenPeople at 64 px. Networks are torchvision's and timm's, as th
 on eight people, attacked the photos of the two others: `PAIRS`, by seed, none of whom tuned
 anything (settings: p01 and p02; the colors of faces: p03 … p08, so that in training mode p09 and
 p10 are attacked whatever the seed). The attack is `fedaudit.attack(model, update,
-"subspace_matching")` with the number and size of the images. "First" is by SFace, a judge of every
-report: an image is first of ten where its embedding is nearest to its person's mean over their
-other photos. With --results, each batch is a line of a file, from which the command goes on.
+"subspace_matching")` with the number and size of the images, and the defense in use, if any.
+"First" is by SFace, a judge of every report: an image is first of ten where its embedding is
+nearest to its person's mean over their other photos. With --results, each batch is a line of a
+file, from which the command goes on.
 """
 
 import argparse
 import time
 from collections.abc import Iterator, Sequence
 from statistics import mean
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,9 +48,11 @@ from fedaudit.attacks.evidence.layer_spans import find_spans
 from fedaudit.attacks.evidence.unmixed_maps import unmix
 from fedaudit.attacks.gathering.gather import gather_inputs
 from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
+from fedaudit.defenses.gradient_transforms import in_order
 from fedaudit.models import live_module
 from fedaudit.scoring.aligned_judge import sface
 from fedaudit.scoring.image_metrics import PSNR, SSIM
@@ -91,13 +96,24 @@ class Judge:
 
 
 def attacked(
-    model: nn.Module, line: Line, rows: list[int], number: int, judge: Judge, asked: Row
+    model: nn.Module,
+    line: Line,
+    rows: list[int],
+    number: int,
+    judge: Judge,
+    asked: Row,
+    defense: Any = None,
 ) -> Row:
     """One update, and how near to its photos the attack comes; of a zero one only that it is."""
     images, labels = judge.faces.images[rows], torch.arange(len(rows)) % 8
     local = line.local
     delta, seen = delta_of(model, images, labels, local) if local else (None, images[None])
     shared = delta or update_of(model, images, labels)
+    if defense is not None:
+        drawn = torch.Generator().manual_seed(number)
+        batch = {name: value[None] for name, value in shared.items()}
+        sent = in_order(defense.replay(len(rows)).mean, batch, drawn)
+        shared = {name: value[0] for name, value in sent.items()}
     if not any(value.any() for value in shared.values()):
         return {"sent": False}
     rebuilt = fedaudit.attack(
@@ -109,6 +125,7 @@ def attacked(
         images=len(rows),
         image_shape=(3, SIZE, SIZE),
         settings=asked,
+        defense=defense,
         seed=number,
     )
     unknown = torch.full((len(rows),), -1)
@@ -147,6 +164,8 @@ def measure(
         people = options.people or PAIRS[0 if line.training else seed % len(PAIRS)]
         key: Row = {"line": line.name, "batch": size, "seed": seed}
         key |= {"people": list(people), "given": list(options.given)}
+        if options.defense:
+            key["defense"] = options.defense
         done = {row["number"]: row for row in kept.of(key)}
         model = None
         for number, photos in enumerate(batches(judge.faces, size, options.targets, seed, people)):
@@ -154,7 +173,8 @@ def measure(
                 continue
             if number not in done:
                 model = model or network_of(line, judge.faces, seed, people)
-                row = attacked(model, line, photos, number, judge, options.settings)
+                asked, defense = options.settings, options.in_use
+                row = attacked(model, line, photos, number, judge, asked, defense)
                 done[number] = key | {"number": number} | row
                 kept.add(done[number])
             rows.append(done[number])
@@ -277,11 +297,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     add_set(parser)
     parser.add_argument("--people", nargs=2, help="who is attacked; of `PAIRS` if not given")
+    parser.add_argument("--defense", nargs="+", metavar="NAME [SETTING=VALUE …]",
+                        help="in use, of the update alone, and known")  # fmt: skip
     parser.add_argument("--maps", action="store_true", help="closed forms alone, no search")
     parser.add_argument("--misfits", action="store_true", help="of several steps; no search")
     add_results(parser)
     options = parser.parse_args(arguments)
-    options.settings = settings(options.given)
+    options.settings, options.in_use = settings(options.given), None
+    if options.defense:
+        name, *given = options.defense
+        stated = {key: float(value) for key, _, value in (one.partition("=") for one in given)}
+        options.in_use = create("defenses", name, stated)
     torch.set_num_threads(1)
     faces = openpeople(size=SIZE)
     if options.maps or options.misfits:

@@ -93,6 +93,11 @@ class Adaptation:
         return plain | noise | {one.name for one in self.special}
 
     @property
+    def pruned(self) -> bool:
+        """Whether entries are missing, here and there, and nothing else was done to the others."""
+        return self.sparse and not (self.columns or self.bent or self.noise or self.followed)
+
+    @property
     def exact(self) -> bool:
         """Whether what was sent has the direction of the gradient, entry by entry."""
         bends = self.followed or self.bent or self.sparse or self.images

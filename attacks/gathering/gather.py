@@ -32,6 +32,7 @@ from fedaudit.attacks.evidence.layer_spans import (
     find_spans,
     trusted,
 )
+from fedaudit.attacks.evidence.pruned_spans import find_pruned_spans
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.evidence.simulated_misfit import simulated_misfit
 from fedaudit.attacks.evidence.unshared_layers import (
@@ -75,6 +76,9 @@ class Evidence(Reading):
     @cached_property
     def spans(self) -> tuple[LayerSpan, ...]:
         """What the inputs of each layer span."""
+        if self.adaptation.pruned:
+            pruned = find_pruned_spans(self.reader, self.target, private=self.private)
+            return trusted(pruned, self.misfit)
         spans = find_spans(
             self.reader,
             self.target,

@@ -339,6 +339,7 @@ class MatchingAttack:
                 single=evidence.count == 1,
                 averaged=self.restarts == 1,
                 followed=evidence.followed is not None,
+                pruned=leading.pruned,
             )
             scene.restarts = STARTS if any(one.average for one in stages) else self.restarts
         exact = exact_photos(evidence, seed) if leading is not None else None

@@ -69,7 +69,11 @@ class SearchRun:
             return "closed form"
         matching = self.scene.matching
         if self.seen_by_spans or isinstance(matching, SpanMatching):
-            return "signs" if self.scene.evidence.signs else "spans"  # far from as good: no voucher
+            if self.scene.evidence.signs:  # far from as good as all that is spanned, as are these:
+                return "signs"
+            leading = self.scene.leading or matching
+            pruned = isinstance(leading, SpanMatching) and leading.pruned
+            return "pruned spans" if pruned else "spans"  # no voucher for one another
         by_maps = any(stage.match == "maps" for stage in self.stages)
         if matching.has_features or (by_maps and goal_of(self.scene.evidence) is not None):
             return "maps"

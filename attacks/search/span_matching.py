@@ -11,6 +11,7 @@ from torch import Tensor
 from fedaudit.attacks.adaptive.per_example import Gradients
 from fedaudit.attacks.evidence.common_maps import with_whole_maps
 from fedaudit.attacks.evidence.layer_spans import decisive, find_spans, span_distance
+from fedaudit.attacks.evidence.pruned_spans import PrunedSpan
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.mini_batches import follow_steps
 from fedaudit.core.errors import AttackError
@@ -185,12 +186,17 @@ class SpanMatching:
         return part
 
     @property
+    def pruned(self) -> bool:
+        """Whether only some entries of each row are compared, as no others were sent."""
+        return any(isinstance(span, PrunedSpan) for span in self.spans)
+
+    @property
     def follows(self) -> bool:
         """Whether rows of the update still lie in the spans, but for noise whose size is known."""
         adaptation = self.evidence.adaptation
-        pruned = adaptation.sparse and not adaptation.columns
+        missing = adaptation.sparse and not (adaptation.columns or self.pruned)
         bent = adaptation.bent and not adaptation.signs
-        return not (pruned or bent or adaptation.followed or adaptation.images)
+        return not (missing or bent or adaptation.followed or adaptation.images)
 
     def gradients(
         self,

@@ -131,6 +131,7 @@ def suited(
     single: bool = False,
     averaged: bool = False,
     followed: bool = False,
+    pruned: bool = False,
 ) -> tuple[Stage, ...]:
     """The stages, searched by spans, as they suit a network; those whose `fading` is stated stay.
 
@@ -149,6 +150,8 @@ def suited(
             if that fails, too.
         averaged: Of the restarts of a search by each image's own maps the mean goes on.
         followed: The network is known at each step of local training by images nearly right.
+        pruned: Some entries of each row are compared: by waves, once. L-BFGS would need slopes that
+            are exact.
     """
     asked = [stage for stage in stages if stage.fading is None]
     if (whole or drifted or followed) and asked:
@@ -161,6 +164,9 @@ def suited(
         if whole and averaged:
             turns = tuple(replace(s, average=n + 1 == MEAN_AFTER) for n, s in enumerate(turns))
         return (*turns, *rest)
+    if pruned and asked:
+        later = [stage for stage in stages if stage.match not in BY_SPANS]
+        return (*_from_noise(asked[0], _waves(asked[0], pixels)), *later)
     if coupled and asked:
         return _coupled(stages, asked[0], pixels)
     if open_detail and asked:

@@ -1,0 +1,205 @@
+"""What a pruned gradient still says of each layer's inputs, entry by entry.
+
+The rows of G = Σ_p δ_p u_pᵀ lie in the span of the inputs u_p (`layer_spans`); with entries left
+out they no longer do. But each row is a combination of the u_p at the entries that were kept, and
+where these are more than the positions, they say something of the inputs: for given u_p, a row's
+best coefficients are a small least-squares problem of its own. So pruning of 90 or 99 % takes
+equations away, and no kind of them.
+
+How far the rest of a row lies off is not all alike: upstream gradients are dominated by a few
+directions, and what the others say would go under. So the rest is taken back through the
+coefficients, to the change of inputs that it stands for (one step of Gauss–Newton), in which all
+directions count alike, as they do where nothing is missing.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.evidence.layer_inputs import RIDGE, InputReader, matrices_of
+from fedaudit.attacks.evidence.layer_spans import LayerSpan
+
+SPARE = 1.3
+"""Entries a position that a row must have kept: with hardly more, anything explains it."""
+# By a photo of p01 and ResNet-18 at 64 px, fresh with group norm, 1 % of the numbers largest in
+# size: benchmarks/pruned_updates.py --people p01 p02, with --set attacks.evidence.pruned_spans.
+# DAMPING=…
+DAMPING = 1e-4
+"""Of the coefficients' squares, relative to their mean: directions below its root are left out."""
+COEFFICIENTS = 1e-9
+"""Ridge of a row's least squares, relative to the mean square of its inputs."""
+CHUNK = 20_000_000
+"""Numbers of inputs at kept entries that are held at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunedSpan(LayerSpan):
+    """What the kept entries of one weight's gradient say of the layer's inputs.
+
+    It has no directions of its own: `basis` is empty.
+
+    Attributes:
+        places: `[C, K]`, the columns that each row kept; those that kept fewer repeat any.
+        kept: `[C, K]`, 1 for these, 0 for what fills up.
+        numbers: `[C, K]`, what was sent there; each row of length 1.
+        certainty: `[C]`, share of a row's numbers that its coefficients do not use up.
+    """
+
+    places: Tensor
+    kept: Tensor
+    numbers: Tensor
+    certainty: Tensor
+
+    def equations(self, count: int) -> int:
+        """How many numbers of a batch of `count` are left over by the rows' coefficients."""
+        free = self.kept.sum(1) - count * self.positions
+        return int(free.clamp_min(0).sum())
+
+    def distance(self, rows: Tensor, gram: Tensor | None = None) -> Tensor:
+        """Mean squared sine between what was sent and the span of `rows` `[1, P, F]`, in [0, 1].
+
+        Of `rows`' Gram matrix `gram` `[1, P, P]`, which is computed where it is not given.
+        """
+        said = (self.places, self.kept, self.numbers, self.certainty)
+        apart: Tensor = _PrunedDistance.apply(rows, gram, *said)[0]  # type: ignore[no-untyped-call]
+        return apart
+
+
+class _PrunedDistance(torch.autograd.Function):
+    """‖L⁻¹ X‖² / (P ρ), where X = W⁺ E is the change of rows R that what they leave, E, stands for.
+
+    W holds each row's best coefficients, ρ is the share of entries kept, L Lᵀ = R Rᵀ + X Xᵀ / ρ. It
+    is the distance of `layer_spans` where nothing is missing, and so is its slope −2 (L Lᵀ)⁻¹ X /
+    (P ρ), which is taken as if W and L were held.
+    """
+
+    @staticmethod
+    def forward(
+        rows: Tensor,
+        gram: Tensor | None,
+        places: Tensor,
+        kept: Tensor,
+        numbers: Tensor,
+        certainty: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The distance, and its slope `[1, P, F]`."""
+        inputs = rows.detach()[0].double()
+        count, width = inputs.shape
+        own = [
+            _explained(inputs, *parts)
+            for parts in zip(*(_in_chunks(x, count) for x in (places, kept, numbers)), strict=True)
+        ]
+        coefficients, left = (torch.cat(parts) for parts in zip(*own, strict=True))
+        weighed = coefficients * certainty[:, None]
+        squares = _with_ridge(weighed.T @ coefficients, DAMPING)
+        change = torch.linalg.solve(squares, weighed.T @ left)
+        whole = inputs @ inputs.T if gram is None else gram[0]
+        share = float(kept.sum()) / (len(kept) * width)
+        whole, size = whole + change @ change.T / share, count * share
+        factor, _ = torch.linalg.cholesky_ex(_with_ridge(whole, RIDGE))
+        units = torch.linalg.solve_triangular(factor, change, upper=False)
+        slope = torch.linalg.solve_triangular(factor.T, units, upper=True) * (-2 / size)
+        return units.square().sum() / size, slope[None]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        _, slope = output
+        ctx.mark_non_differentiable(slope)
+        ctx.save_for_backward(slope)
+        ctx.dtype = inputs[0].dtype
+
+    @staticmethod
+    def vmap(
+        _: Any, in_dims: tuple[int | None, ...], rows: Tensor, gram: Tensor | None, *said: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """Restarts one by one."""
+        assert in_dims[0] is not None  # what was sent is the update's, whatever is tried
+        each = rows.unbind(in_dims[0])
+        own = [None] * len(each) if gram is None else gram.unbind(in_dims[1] or 0)
+        parts = [
+            _PrunedDistance.apply(one, of_one, *said)  # type: ignore[no-untyped-call]
+            for one, of_one in zip(each, own, strict=True)
+        ]
+        return tuple(map(torch.stack, zip(*parts, strict=True))), (0, 0)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return ((slopes[0] * slope).to(ctx.dtype), None, None, None, None, None)
+
+
+def _in_chunks(value: Tensor, positions: int) -> Sequence[Tensor]:
+    """Rows of `[C, K]` together whose inputs at kept entries fit in memory."""
+    return torch.split(value, max(CHUNK // (value.shape[1] * positions), 1))
+
+
+def _explained(
+    inputs: Tensor, places: Tensor, kept: Tensor, numbers: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Best coefficients `[C, P]` of rows in `inputs` `[P, F]`, and what they leave, `[C, F]`."""
+    at_kept = inputs[:, places.flatten()].view(len(inputs), *places.shape)
+    at_kept = at_kept.transpose(0, 1) * kept[:, None]
+    factor, _ = torch.linalg.cholesky_ex(_with_ridge(at_kept @ at_kept.mT, COEFFICIENTS))
+    best = torch.cholesky_solve(at_kept @ numbers[..., None], factor)
+    rest = (numbers - (best.mT @ at_kept)[:, 0]) * kept
+    left = inputs.new_zeros(len(places), inputs.shape[1]).scatter_add_(1, places, rest)
+    return best[..., 0], left
+
+
+def _with_ridge(squares: Tensor, share: float) -> Tensor:
+    """`[…, P, P]` with so much of its mean diagonal added to it."""
+    mean = squares.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-300)
+    return squares + share * mean[..., None, None] * torch.eye(squares.shape[-1]).to(squares)
+
+
+def find_pruned_spans(
+    reader: InputReader, target: Mapping[str, Tensor], *, private: Collection[str] = ()
+) -> tuple[PrunedSpan, ...]:
+    """What the kept entries of each layer's gradient give away, in the order of the forward pass.
+
+    Layers of several groups are left out, and rows that kept hardly more than there are positions.
+
+    Args:
+        reader: Of the network.
+        target: Mean gradient by parameter name; zeros were not sent.
+        private: Names of local parameters, as in `find_spans`.
+    """
+    spans = []
+    for name, position in reader.positions(private).items():
+        if name not in target:
+            continue
+        matrices = matrices_of(reader.layers[name][0], target[name].detach()).double()
+        if len(matrices) > 1:
+            continue
+        total = reader.count * position.positions
+        sent = matrices[0] != 0
+        enough = sent.sum(1) > SPARE * total + 1
+        if not bool(enough.any()):
+            continue
+        sent, rows = sent[enough], matrices[0][enough]
+        rows = rows / rows.norm(dim=1, keepdim=True)
+        most = int(sent.sum(1).max())
+        places = sent.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        kept = sent.gather(1, places).double()
+        numbers = kept.sum(1)
+        empty = rows.new_empty(1, 0, rows.shape[1])
+        spans.append(
+            PrunedSpan(
+                name=name,
+                positions=position.positions,
+                basis=empty,
+                weights=empty[..., 0],
+                whole=False,
+                full=False,
+                floor=0.0,
+                certain=position.certain,
+                places=places,
+                kept=kept,
+                numbers=rows.gather(1, places) * kept,
+                certainty=(numbers - total) / numbers,
+            )
+        )
+    return tuple(spans)

@@ -2,17 +2,23 @@
 
     python benchmarks/step_cost.py --sizes 32 64 112 224 --chart cost.png    # 3 CPU minutes
     python benchmarks/step_cost.py --only "ResNet-18 train mode" --batch 4 8
+    python benchmarks/step_cost.py --searches --only ResNet-18 "ResNet-18 train mode" --batch 1 8
 
 A step is one evaluation of the distance to every layer's span (and to whole maps, where an update
 has them) with its derivative; a pass of training is forward and backward, weights' gradients too.
 CPU milliseconds of the fastest of five, of one thread. Batches are measured at 64 px, sizes with
 the first of the batches, on faces of OpenPeople; networks are fresh, as what they learned costs
 nothing.
+
+`--searches` makes whole searches instead, of `subspace_matching` by default, through networks that
+are trained as in `subspace.py`: their seconds, all that comes before and after included, by the
+times that they evaluate the distance of the whole batch.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import altair as alt
@@ -20,9 +26,11 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from kept_rows import Row
-from stock_clients import Line, resnet, update_of, vit
+from stock_clients import Line, network_of, resnet, update_of, vit
+from subspace import batches
 from torch import nn
 
+import fedaudit
 from fedaudit.attacks.evidence.common_maps import with_whole_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance
@@ -65,6 +73,21 @@ def measured(line: Line, px: int, size: int) -> Row:
         "passed": passed,
         "ratio": step / passed,
     }
+
+
+def searched(line: Line, px: int, size: int) -> Row:
+    """A whole search of one batch, by evaluations of the batch's distance."""
+    faces = openpeople(size=px)
+    model = network_of(replace(line, trained=True), faces, 0, None)
+    rows = next(batches(faces, size, 1, 0))
+    images, labels = faces.images[rows], torch.arange(size) % 8
+    update = update_of(model, images, labels)
+    passed = clocked(lambda: F.cross_entropy(model(images), labels).backward())
+    found = fedaudit.attack(model, update, images=size, image_shape=(3, px, px))
+    step = 1e3 * found.seconds * size / found.gradient_evaluations
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    told = {"network": line.name, "millions": millions, "batch": size, "px": px}
+    return told | {"step": step, "passed": passed, "ratio": step / passed}
 
 
 def clocked(work: Callable[[], Any], times: int = 5) -> float:
@@ -114,10 +137,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="*", default=names, choices=names)
     parser.add_argument("--batch", nargs="*", type=int, default=[1, 4, 8])
     parser.add_argument("--sizes", nargs="*", type=int, default=[32, 64, 112])
+    parser.add_argument("--searches", action="store_true", help="whole searches, at 64 px")
     parser.add_argument("--chart", metavar="FILE", help="a picture of it")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     points = [(SIZE, size) for size in options.batch]
+    if options.searches:
+        options.sizes = []
     points += [(px, options.batch[0]) for px in options.sizes if px != SIZE]
     print(
         "| network | parameters | px | batch | a step, ms | a training pass, ms | ratio |\n"
@@ -128,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for px, size in points if line.name in options.only else ():
             if (line.training and (size, px) == (1, 32)) or (line.build is vit and px != SIZE):
                 continue  # a last map of one number an image; a network made for one size
-            row = measured(line, px, size)
+            row = (searched if options.searches else measured)(line, px, size)
             rows.append(row)
             print(
                 f"| {line.name} | {row['millions']:.1f} M | {px} | {size} | {row['step']:.0f} | "

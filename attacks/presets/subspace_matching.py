@@ -38,7 +38,10 @@ def subspace_matching(
     the steps go to a search by these, on a coarse grid and the images' own in turn, and two and a
     half times the steps to one by all spans; nothing is mended or polished. Of mini-batches of
     SGD, whose settings are known, images that are nearly right say who shared a mini-batch and
-    where the weights were (`mini_batches`); the search goes on step by step.
+    where the weights were (`mini_batches`); the search goes on step by step. Where photos are
+    changed at random in each epoch, every view of them is searched for (`augmented_views`). Of a
+    pruned update the entries that each row kept are compared (`pruned_spans`), by waves, in four
+    times the steps; nothing is mended or polished.
 
     Args:
         steps: Steps of Adam, from noise; and again after each mending.

@@ -104,6 +104,22 @@ def test_rows_that_kept_too_little_say_nothing(photos: Tensor) -> None:
     assert find_pruned_spans(reader, {name: torch.zeros_like(gradient)}) == ()
 
 
+def test_rows_that_kept_the_most_come_first(
+    photos: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, name = network(), "4.weight"
+    reader = InputReader(model, (3, 16, 16), 1)
+    update = {name: pruned(sent(model, photos[:1]))[name]}
+    (every,) = find_pruned_spans(reader, update)
+    most = int(every.kept.sum(1).max())
+    monkeypatch.setattr(pruned_spans, "WORK", 16 * most * 5)
+    (few,) = find_pruned_spans(reader, update)
+    largest = every.kept.sum(1).sort(descending=True).values[:5]
+    assert few.kept.sum(1).tolist() == largest.tolist()
+    monkeypatch.setattr(pruned_spans, "WORK", 16 * most - 1)
+    assert find_pruned_spans(reader, update) == ()
+
+
 def test_grouped_layers_are_left_out(photos: Tensor) -> None:
     model = network(groups=2)
     reader = InputReader(model, (3, 16, 16), 1)

@@ -31,6 +31,8 @@ DAMPING = 1e-4
 """Of the coefficients' squares, relative to their mean: directions below its root are left out."""
 COEFFICIENTS = 1e-9
 """Ridge of a row's least squares, relative to the mean square of its inputs."""
+PLAIN = 1.0
+"""Weight of the rest as it is, beside that of directions that count alike."""
 CHUNK = 20_000_000
 """Numbers of inputs at kept entries that are held at once."""
 WORK = 3e9
@@ -62,7 +64,7 @@ class PrunedSpan(LayerSpan):
         return int(free.clamp_min(0).sum())
 
     def distance(self, rows: Tensor, gram: Tensor | None = None) -> Tensor:
-        """Mean squared sine between what was sent and the span of `rows` `[1, P, F]`, in [0, 1].
+        """How far what was sent is from the span of `rows` `[1, P, F]`: 0 to about 1.
 
         Of `rows`' Gram matrix `gram` `[1, P, P]`, which is computed where it is not given.
         """
@@ -72,11 +74,13 @@ class PrunedSpan(LayerSpan):
 
 
 class _PrunedDistance(torch.autograd.Function):
-    """‖L⁻¹ X‖² / (P ρ), where X = W⁺ E is the change of rows R that what they leave, E, stands for.
+    """d + r − d r, of the distance by directions d and the share r of what was sent that is left.
 
-    W holds each row's best coefficients, ρ is the share of entries kept, L Lᵀ = R Rᵀ + X Xᵀ / ρ. It
-    is the distance of `layer_spans` where nothing is missing, and so is its slope −2 (L Lᵀ)⁻¹ X /
-    (P ρ), which is taken as if W and L were held.
+    d = ‖L⁻¹ X‖² / (P ρ), where X = W⁺ E is the change of rows R that what they leave, E, stands
+    for; W holds each row's best coefficients, ρ is the share of entries kept, L Lᵀ = R Rᵀ + X Xᵀ /
+    ρ. It is the distance of `layer_spans` where nothing is missing, and so is its slope −2 (L Lᵀ)⁻¹
+    X / (P ρ), which is taken as if W and L were held. It looks only where coefficients point, which
+    is nowhere for an image that sends nothing; r is 1 there.
     """
 
     @staticmethod
@@ -105,7 +109,11 @@ class _PrunedDistance(torch.autograd.Function):
         factor, _ = torch.linalg.cholesky_ex(_with_ridge(whole, RIDGE))
         units = torch.linalg.solve_triangular(factor, change, upper=False)
         slope = torch.linalg.solve_triangular(factor.T, units, upper=True) * (-2 / size)
-        return units.square().sum() / size, slope[None]
+        even = units.square().sum() / size
+        rest = PLAIN * (left.square().sum(1) @ certainty) / certainty.sum()
+        plain = weighed.T @ left * (-2 * PLAIN / certainty.sum())
+        slope = (1 - rest) * slope + (1 - even) * plain
+        return even + rest - even * rest, slope[None]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:

@@ -76,6 +76,7 @@ def test_where_nothing_is_missing_it_is_the_distance_of_spans(
 ) -> None:
     """Value and slope, of other inputs: directions count alike, however small what they send."""
     monkeypatch.setattr(pruned_spans, "DAMPING", 0.0)
+    monkeypatch.setattr(pruned_spans, "PLAIN", 0.0)
     name, model = "4.weight", network()
     reader, update = InputReader(model, (3, 16, 16), 1), sent(model, photos[:1])
     (whole,) = (s for s in find_spans(reader, update, clean=True) if s.name == name)

@@ -71,6 +71,17 @@ def test_a_tenth_of_the_entries_tells_the_photo_from_another(photos: Tensor) -> 
         assert other > 1e-3
 
 
+def test_inputs_that_are_nothing_or_all_alike_explain_nothing(photos: Tensor) -> None:
+    """Such inputs leave rows no coefficients through which what is left could be taken back."""
+    model = network()
+    reader = InputReader(model, (3, 16, 16), 1)
+    for span in find_pruned_spans(reader, pruned(sent(model, photos[:1]))):
+        rows = torch.rand(1, 1, reader.sides(span.name)[1], dtype=torch.float64)
+        alike = rows.expand(1, span.positions, -1)
+        assert float(span.distance(torch.zeros_like(alike))) == pytest.approx(1)
+        assert float(span.distance(alike)) > 0.2
+
+
 def test_where_nothing_is_missing_it_is_the_distance_of_spans(
     photos: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,8 @@ class Adaptation:
     @property
     def pruned(self) -> bool:
         """Whether entries are missing, here and there, and nothing else was done to the others."""
-        return self.sparse and not (self.columns or self.bent or self.noise or self.followed)
+        changed = self.bent or self.noise or self.noises or self.followed
+        return self.sparse and not (self.columns or changed)
 
     @property
     def exact(self) -> bool:

@@ -192,10 +192,13 @@ def test_pruning_is_met_and_the_photo_comes_back(photos: Tensor, name: str) -> N
     assert float(SSIM()(photos[:1].float(), found.images)) > 0.5
 
 
-def test_noise_beside_pruning_is_not_met(photos: Tensor) -> None:
+@pytest.mark.parametrize(
+    "other", [DefenseFacts("gaussian_noise", {"std": 0.1}), DefenseFacts("qsgd", {"levels": 4})]
+)
+def test_noise_beside_pruning_is_not_met(photos: Tensor, other: DefenseFacts) -> None:
     model = network().float()
     update = pruned(sent(model, photos[:1].float()))
-    facts = (DefenseFacts("top_k", {"pruned": 0.5}), DefenseFacts("gaussian_noise", {"std": 0.1}))
+    facts = (DefenseFacts("top_k", {"pruned": 0.5}), other)
     evidence = gather_inputs(replace(seen_in(model, update, photos[:1].float()), defense=facts))
     assert not evidence.adaptation.pruned
     assert not SpanMatching(evidence).follows

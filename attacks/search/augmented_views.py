@@ -36,20 +36,16 @@ def of_views(seen: Observation) -> Observation | None:
 
 
 def begin_of_views(
-    begin: Callable[[Observation], SearchRun],
-    seen: Observation,
-    generator: torch.Generator,
-    by_spans: bool,
+    begin: Callable[[Observation], SearchRun], seen: Observation, generator: torch.Generator
 ) -> SearchRun:
     """The search for all views, where the update says who shared a mini-batch; else for photos.
 
     Args:
-        begin: Makes a search of an observation ready.
+        begin: Makes a search by what layers' inputs span ready.
         seen: What the server saw.
         generator: From which that draws.
-        by_spans: It is by what layers' inputs span; others are for photos.
     """
-    views, drawn = of_views(seen) if by_spans else None, generator.get_state()
+    views, drawn = of_views(seen), generator.get_state()
     if views is not None:
         run = begin(views)
         leading = run.scene.leading

@@ -188,10 +188,11 @@ class MatchingAttack:
     ) -> Reconstruction:
         """Reconstruct from evidence that `gather` has given already; None gathers it."""
         start, drawn = time.process_time(), generator.get_state()
-        run = begin_of_views(
-            lambda one: self._begin(one, generator, start, progress, checkpoint, evidence),
-            *(seen, generator, self.match == "spans"),
-        )
+
+        def begin(one: Observation) -> SearchRun:
+            return self._begin(one, generator, start, progress, checkpoint, evidence)
+
+        run = begin_of_views(begin, seen, generator) if self.match == "spans" else begin(seen)
         contributing = count_contributing(run.scene.leading, seen) if evidence is None else None
         if contributing is not None:
             again = partial(self, generator=generator, progress=progress, checkpoint=checkpoint)

@@ -69,11 +69,12 @@ class SearchRun:
             return "closed form"
         matching = self.scene.matching
         if self.seen_by_spans or isinstance(matching, SpanMatching):
-            if self.scene.evidence.signs:  # far from as good as all that is spanned, as are these:
+            # Ways of their own: spans find more, and must not vouch for what they are not used by.
+            if self.scene.evidence.signs:
                 return "signs"
             leading = self.scene.leading or matching
             pruned = isinstance(leading, SpanMatching) and leading.pruned
-            return "pruned spans" if pruned else "spans"  # no voucher for one another
+            return "pruned spans" if pruned else "spans"
         by_maps = any(stage.match == "maps" for stage in self.stages)
         if matching.has_features or (by_maps and goal_of(self.scene.evidence) is not None):
             return "maps"

@@ -25,11 +25,7 @@ from torch import Tensor
 
 import fedaudit
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
-from fedaudit.attacks.presets.gias import gias
-from fedaudit.attacks.presets.gifd import gifd
-from fedaudit.attacks.presets.grad_inversion import grad_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
-from fedaudit.attacks.presets.map_inversion import MapInversion
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.openpeople import openpeople
 from fedaudit.data.orl import orl
@@ -41,10 +37,6 @@ from fedaudit.scoring.image_metrics import PSNR, SSIM
 ATTACKS = {
     "gan_inversion": (partial(gan_inversion, spans_first=False), 0.3),
     "inverting_gradients": (inverting_gradients, 0.05),
-    "grad_inversion": (grad_inversion, 0.05),
-    "map_inversion": (MapInversion, 0.2),
-    "gias": (gias, 1e-3),
-    "gifd": (gifd, 1e-3),
 }
 """Each, and the weight that it had at every size before."""
 

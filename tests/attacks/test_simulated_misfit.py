@@ -27,18 +27,21 @@ from test_unmixed_maps import network
 TWO_EPOCHS = LocalTraining(lr=0.05, steps=4, batch_size=2, momentum=0.9)
 
 
-def trained_on(model: nn.Module, images: Tensor, training: LocalTraining) -> dict[str, Tensor]:
-    """The weight delta of a client, by torch's own optimizer."""
+def trained_on(
+    model: nn.Module, images: Tensor, training: LocalTraining, views: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The weight delta of a client, by torch's own optimizer; on `views` `[E, …]` of E epochs."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     state = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.SGD(model.parameters(), lr=training.lr, momentum=training.momentum)
-    generator, order = torch.Generator().manual_seed(7), list[Tensor]()
-    while len(order) < training.steps:
+    generator, order = torch.Generator().manual_seed(7), list[tuple[int, Tensor]]()
+    for epoch in range(training.steps):  # more than enough
         shuffled = torch.randperm(len(images), generator=generator)
-        order += torch.split(shuffled, training.batch_size)
-    for which in order[: training.steps]:
+        order += [(epoch, which) for which in torch.split(shuffled, training.batch_size)]
+    for epoch, which in order[: training.steps]:
+        photos = images if views is None else views[epoch]
         optimizer.zero_grad()
-        F.cross_entropy(model(images[which]), which % 5).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(model(photos[which]), which % 5).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     delta = {name: (p - before[name]).detach() for name, p in model.named_parameters()}
     model.load_state_dict(state)

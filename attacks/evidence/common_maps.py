@@ -31,6 +31,8 @@ LOOKS, PRODUCTS = 8, 10
 """Looks at the gap, and products with the operator before each."""
 SETTLED = 1e-9
 """Square outside of the span that is rounding."""
+ORTHOGONAL, TRIES = 1e-10, 3
+"""Cosine up to which rows are orthogonal, and how often a block is made so."""
 LARGEST = 50_000_000
 """Numbers that the search for maps may keep; layers that need more are left to their patches."""
 ENOUGH = 1.5
@@ -188,14 +190,34 @@ def _leading(operator: Operator, size: tuple[int, ...], like: Tensor) -> tuple[T
             image = operator(space[done : done + width].reshape(size)).flatten(1)
             images[done : done + width] = image
             done += width
-            # Exactly, only the last two blocks are not orthogonal to it; the rest is rounding.
-            for known in (space[max(done - 2 * width, 0) : done], space[:done]):
-                image = image - (image @ known.T) @ known
-            space[done : done + width] = torch.linalg.qr(image.T).Q.T
+            following = _orthogonal(image, space[:done], 2 * width)
+            if following is None:
+                break
+            space[done : done + width] = following
         whole = space[:done] @ images[:done].T
         values, vectors = torch.linalg.eigh((whole + whole.T) / 2)
         outside = (1 - values.flip(0)[: size[0]]).clamp_min(0)
-        if outside[-1 - SPARE] < SETTLED:
+        if following is None or outside[-1 - SPARE] < SETTLED:
             break
     maps = vectors.flip(1)[:, :width].T @ space[:done]
     return outside, maps.reshape(size)
+
+
+def _orthogonal(block: Tensor, space: Tensor, recent: int) -> Tensor | None:
+    """Orthonormal rows that span a block `[k, F]` but for a space; None where nothing is left.
+
+    Small maps have few directions that the operator keeps anything of: when they are used up, what
+    is left of a block is rounding, which lies in the space as well as beside it.
+
+    Args:
+        block: Rows.
+        space: Orthonormal rows.
+        recent: Its last rows. Exactly, the others are orthogonal to the block; there is rounding.
+    """
+    for _ in range(TRIES):
+        for known in (space[-recent:], space):
+            block = block - (block @ known.T) @ known
+        block = torch.linalg.qr(block.T).Q.T
+        if float((block @ space.T).abs().max()) < ORTHOGONAL:
+            return block
+    return None

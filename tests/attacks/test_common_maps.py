@@ -57,6 +57,25 @@ def test_the_maps_of_each_image_are_spanned_exactly(count: int, normalized: bool
     assert float(inside.min()) > 1 - 1e-6
 
 
+def test_small_maps_are_found_when_nothing_else_is_kept() -> None:
+    """Of 2 × 2 places: the search for them uses up all that the operator keeps anything of."""
+    torch.manual_seed(0)
+    count = 8
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 64, 8, stride=8), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(256, 5)),
+    )
+    images = drawn(count)
+    reader, spans = spans_of(model, images)
+    basis = common_maps(reader, third(spans))
+    assert basis is not None
+    with torch.no_grad():
+        true = F.relu(model.get_submodule("0")(images)).flatten(1)
+    inside = (F.normalize(true.double(), dim=1) @ basis.T).norm(dim=1)
+    assert len(basis) == count
+    assert float(inside.min()) > 1 - 1e-6
+
+
 def test_maps_of_another_photo_are_far() -> None:
     model, photo, other = network(normalized=False), drawn(1), drawn(1, seed=1)
     reader, spans = spans_of(model, photo)

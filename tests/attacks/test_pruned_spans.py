@@ -102,6 +102,30 @@ def test_where_nothing_is_missing_it_is_the_distance_of_spans(
     assert torch.allclose(again, slope, rtol=1e-3, atol=1e-6 * float(slope.abs().max()))
 
 
+@pytest.mark.parametrize("share", [1.0, 0.3, 0.01])
+def test_no_step_takes_longer_than_it_may(
+    share: float, photos: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What says most for its multiplications is compared; the order stays that of the network."""
+    model = network()
+    reader, update = InputReader(model, (3, 16, 16), 1), pruned(sent(model, photos[:1]), 0.2)
+
+    def works(spans: tuple[PrunedSpan, ...]) -> list[int]:
+        return [span.places.numel() * span.positions**2 for span in spans]
+
+    every = find_pruned_spans(reader, update)
+    monkeypatch.setattr(pruned_spans, "WORK", share * sum(works(every)))
+    some = find_pruned_spans(reader, update)
+    assert sum(works(some)) <= share * sum(works(every))
+    names = [span.name for span in every]
+    assert [span.name for span in some] == [n for n in names if n in {s.name for s in some}]
+    if share < 1:
+        said = [sum(s.equations(1) for s in spans) for spans in (some, every)]
+        assert said[0] > share * said[1]
+    else:
+        assert len(some) == len(every)
+
+
 def test_rows_that_kept_too_little_say_nothing(photos: Tensor) -> None:
     """A row of P coefficients needs more than P entries; what is left over are equations."""
     name, model = "4.weight", network()

@@ -206,9 +206,8 @@ class MatchingAttack:
         if any(stage.face_colors for stage in run.stages):
             images = with_usual_exposure(run.scene.leading, images)
         else:
-            images = with_usual_contrast(
-                run.scene.leading if run.seen_by_spans else matching, images
-            )
+            spans = run.scene.leading if run.seen_by_spans else matching
+            images = with_usual_contrast(spans, images, of_faces=self.face_colors > 0)
         evaluations, credit = [run.scene.evaluations], False
         if self.match == "spans" or (run.seen_by_spans and evidence.count > 1):
             reader = run.scene.leading.reader if run.scene.leading else None

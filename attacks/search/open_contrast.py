@@ -1,6 +1,7 @@
 """Contrast that layers' inputs leave open: a normalization behind the first layer takes it away."""
 
-from torch import Tensor, cat, tensor
+import torch
+from torch import Tensor
 
 from fedaudit.attacks.search.image_priors import FACE_DEVIATION, exposure
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
@@ -16,6 +17,7 @@ TOLD = 0.9, 1.1, 1.002
 """Paler and stronger images, and how much farther both are, by factor, where contrast is told."""
 KEPT = 0.005, 0.0
 """Shares of pixels, at either end, that may leave [0, 1]; the second where that is seen."""
+COLORS = 3
 PALE = 0.75
 """Share of the contrast of faces from which an image stays as it is: photos differ by 18 %, and a
 search that ends soon has kept what contrast there was. By 36 photos of ORL through the house's two
@@ -23,7 +25,7 @@ networks, on which 0.6 to 0.8 are as good, 0.85 and more cost the fresh one 4 dB
 (benchmarks/attack_quality.py)."""
 
 
-def with_usual_contrast(spans: object, images: Tensor) -> Tensor:
+def with_usual_contrast(spans: object, images: Tensor, *, of_faces: bool = False) -> Tensor:
     """Images as they are, or with the contrast of faces where the update does not say theirs.
 
     A convolution without bias and a group norm behind it give the same maps of an image and of a
@@ -34,6 +36,7 @@ def with_usual_contrast(spans: object, images: Tensor) -> Tensor:
     Args:
         spans: What they were compared with; contrast is open to spans of layers alone.
         images: `[N, C, H, W]` in [0, 1], which are near the update; others stay.
+        of_faces: Color photos are given the highlights of faces, each by itself, however pale.
     """
     if not isinstance(spans, SpanMatching):
         return images
@@ -46,6 +49,10 @@ def with_usual_contrast(spans: object, images: Tensor) -> Tensor:
         around = (spans.distance(center + factor * apart) for factor in (paler, stronger))
         if min(around) > farther * near:  # weakly, but the search has ended at the contrast sent
             return images
+        if of_faces and images.shape[1] == COLORS and not spans.evidence.grayscale:
+            found = torch.cat([center + exposure(center + o, center) * o for o in apart.split(1)])
+            if spans.distance(found.clamp(0, 1)) <= allowed:
+                return found.clamp(0, 1)
         for kept in KEPT:
             found = _stretched(apart, center, kept)
             if spans.distance(found) <= allowed:
@@ -94,9 +101,9 @@ def _stretched(apart: Tensor, center: float, kept: float) -> Tensor:
     usual = sum(FACE_DEVIATION) / len(FACE_DEVIATION)
     stretched = []
     for one in apart:
-        ends = one.flatten().quantile(tensor([kept, 1 - kept]).to(one))
+        ends = one.flatten().quantile(torch.tensor([kept, 1 - kept]).to(one))
         bounds = zip((-center, 1 - center), ends.tolist(), strict=True)
         room = [bound / end for bound, end in bounds if bound * end > 0]
         factor = min([usual / max(float(one.std()), 1e-6), *room])
         stretched.append(center + (factor if factor * PALE > 1 else 1.0) * one[None])
-    return cat(stretched).clamp(0, 1)
+    return torch.cat(stretched).clamp(0, 1)

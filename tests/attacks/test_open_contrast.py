@@ -86,6 +86,26 @@ def test_a_pale_photo_whose_contrast_the_update_tells_weakly_stays_pale(
     assert with_usual_contrast(spans, pale).std() > 1.2 * pale.std()
 
 
+@pytest.mark.parametrize("normalized", [True, False])
+def test_each_color_photo_of_a_face_gets_the_highlights_of_faces(normalized: bool) -> None:
+    """Paler or stronger, each by itself; photos of anything else are left as they are."""
+    torch.manual_seed(0)
+    model, image = Centered(normalized=normalized), photo()
+    image = (0.5 + exposure(image, 0.5) * (image - 0.5)).clamp(0, 1)
+    images = torch.cat([image, image.flip(3)])
+    named = dict(model.named_parameters())
+    loss = F.cross_entropy(model(images), torch.tensor([1, 3]))
+    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    spans = spans_in(model, update, images)
+    changed = 0.5 + torch.tensor([0.8, 1.2]).view(2, 1, 1, 1) * (images - 0.5)
+    found = with_usual_contrast(spans, changed, of_faces=True)
+    if normalized:
+        assert (found - images).abs().mean() < 0.1 * (changed - images).abs().mean()
+        assert torch.equal(with_usual_contrast(spans, changed), changed)
+    else:
+        assert torch.equal(found, changed)
+
+
 class BatchNormed(nn.Module):
     """A convolution without bias, and batch norm, which hides the contrast in training mode."""
 
@@ -129,7 +149,8 @@ def test_an_attack_on_faces_gives_that_brightness_where_batch_norm_hides_it(
     asked: list[str] = []
     for name in ("with_usual_exposure", "with_usual_contrast"):
 
-        def listen(_: object, images: Tensor, name: str = name) -> Tensor:
+        def listen(_: object, images: Tensor, name: str = name, **of: bool) -> Tensor:
+            assert of in ({}, {"of_faces": weight > 0})
             asked.append(name)
             return images
 

@@ -18,6 +18,8 @@ TOLD = 0.9, 1.1, 1.002
 KEPT = 0.005, 0.0
 """Shares of pixels, at either end, that may leave [0, 1]; the second where that is seen."""
 COLORS = 3
+"""Channels of photos that may be given highlights; those of gray ones tell the contrast no better
+than their deviation does (ORL: 16 and 18 %; benchmarks/face_contrast.py)."""
 PALE = 0.75
 """Share of the contrast of faces from which an image stays as it is: photos differ by 18 %, and a
 search that ends soon has kept what contrast there was. By 36 photos of ORL through the house's two
@@ -50,9 +52,9 @@ def with_usual_contrast(spans: object, images: Tensor, *, of_faces: bool = False
         if min(around) > farther * near:  # weakly, but the search has ended at the contrast sent
             return images
         if of_faces and images.shape[1] == COLORS and not spans.evidence.grayscale:
-            found = torch.cat([center + exposure(center + o, center) * o for o in apart.split(1)])
-            if spans.distance(found.clamp(0, 1)) <= allowed:
-                return found.clamp(0, 1)
+            found = _exposed(apart, center)
+            if spans.distance(found) <= allowed:
+                return found
         for kept in KEPT:
             found = _stretched(apart, center, kept)
             if spans.distance(found) <= allowed:
@@ -86,6 +88,12 @@ def _bounds(spans: SpanMatching, images: Tensor) -> tuple[float, float]:
     near = spans.distance(images)
     explained = min(UNSEEN[0] * near + UNSEEN[1], SEEN)
     return (0.0, explained) if near <= explained else (near / AS_FAR, near * AS_FAR)
+
+
+def _exposed(apart: Tensor, center: float) -> Tensor:
+    """Images in [0, 1], given as what they are from `center`, each with the highlights of faces."""
+    each = [center + exposure(center + one[None], center) * one for one in apart]
+    return torch.stack(each).clamp(0, 1)
 
 
 def _stretched(apart: Tensor, center: float, kept: float) -> Tensor:

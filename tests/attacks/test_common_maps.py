@@ -42,38 +42,35 @@ def third(spans: tuple[LayerSpan, ...]) -> LayerSpan:
     return next(span for span in spans if span.name == "2.weight")
 
 
+def assert_spans(basis: Tensor | None, model: nn.Module, images: Tensor) -> None:
+    """As many maps as images, among which each of those that enter the third module lies."""
+    assert basis is not None
+    with torch.no_grad():
+        true = F.relu(model.get_submodule("0")(images)).flatten(1)
+    inside = (F.normalize(true.double(), dim=1) @ basis.T).norm(dim=1)
+    assert len(basis) == len(images)
+    assert float(inside.min()) > 1 - 1e-6
+
+
 @pytest.mark.parametrize(
     ("count", "normalized"), [(1, False), (2, False), (3, False), (2, True), (3, True)]
 )
 def test_the_maps_of_each_image_are_spanned_exactly(count: int, normalized: bool) -> None:
     model, images = network(normalized=normalized), drawn(count)
     reader, spans = spans_of(model, images)
-    basis = common_maps(reader, third(spans))
-    assert basis is not None
-    with torch.no_grad():
-        true = F.relu(model.get_submodule("0")(images)).flatten(1)
-    inside = (F.normalize(true.double(), dim=1) @ basis.T).norm(dim=1)
-    assert len(basis) == count
-    assert float(inside.min()) > 1 - 1e-6
+    assert_spans(common_maps(reader, third(spans)), model, images)
 
 
 def test_small_maps_are_found_when_nothing_else_is_kept() -> None:
     """Of 2 × 2 places: the search for them uses up all that the operator keeps anything of."""
     torch.manual_seed(0)
-    count = 8
     model = nn.Sequential(
         *(nn.Conv2d(3, 64, 8, stride=8), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()),
         *(nn.Flatten(), nn.Linear(256, 5)),
     )
-    images = drawn(count)
+    images = drawn(8)
     reader, spans = spans_of(model, images)
-    basis = common_maps(reader, third(spans))
-    assert basis is not None
-    with torch.no_grad():
-        true = F.relu(model.get_submodule("0")(images)).flatten(1)
-    inside = (F.normalize(true.double(), dim=1) @ basis.T).norm(dim=1)
-    assert len(basis) == count
-    assert float(inside.min()) > 1 - 1e-6
+    assert_spans(common_maps(reader, third(spans)), model, images)
 
 
 def test_maps_of_another_photo_are_far() -> None:

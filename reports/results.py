@@ -21,7 +21,7 @@ from fedaudit.reports.this_run import put_back, schema_apart, set_apart
 from fedaudit.study.canary_result import ShownLine
 from fedaudit.study.sign_off import SignOff
 
-SCHEMA_VERSION = "13"
+SCHEMA_VERSION = "14"
 
 
 @dataclass(frozen=True)

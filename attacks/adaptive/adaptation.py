@@ -101,8 +101,13 @@ class Adaptation:
     @property
     def exact(self) -> bool:
         """Whether what was sent has the direction of the gradient, entry by entry."""
+        return self.untouched and not self.noise
+
+    @property
+    def untouched(self) -> bool:
+        """Likewise, but for noise that was added to it, or seems to be."""
         bends = self.followed or self.bent or self.sparse or self.images
-        return self.directional and not (bends or self.noise or self.each or self.missed)
+        return self.directional and not (bends or self.each or self.missed)
 
     @property
     def directional(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from fedaudit.attacks.evidence.adam_magnitudes import KnownEntries
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import FirstFullyConnected
 from fedaudit.attacks.evidence.followed_training import FollowedTraining
 from fedaudit.attacks.evidence.layer_inputs import InputReader
@@ -42,6 +43,9 @@ class Reading:
             several local steps (`simulated_misfit`); else {}.
         followed: Local training of several steps, where the weights in between are nearly known.
         signs: Of most numbers of the gradient little but the sign is left.
+        known: Those numbers that a step of Adam left whole, by parameter (`adam_magnitudes`).
+        completed: Names of the weights whose gradient followed from these; {} where none was asked
+            for. Spans are then of these alone.
     """
 
     model: nn.Module
@@ -60,6 +64,8 @@ class Reading:
     misfit: Mapping[str, float] = field(default_factory=dict)
     followed: FollowedTraining | None = None
     signs: bool = False
+    known: Mapping[str, KnownEntries] = field(default_factory=dict)
+    completed: frozenset[str] = frozenset()
 
     @property
     def blind(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 from fedaudit.attacks.adaptive.adaptation import Adaptation, adapt_to
 from fedaudit.attacks.adaptive.changed_photos import ChangedPhotos
 from fedaudit.attacks.adaptive.defense_adaptation import Attacker
+from fedaudit.attacks.evidence.adam_magnitudes import read_magnitudes
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     FirstFullyConnected,
     common_direction,
@@ -79,9 +80,10 @@ class Evidence(Reading):
         if self.adaptation.pruned:
             pruned = find_pruned_spans(self.reader, self.target, private=self.private)
             return trusted(pruned, self.misfit)
+        target = {n: self.target[n] for n in self.completed} if self.completed else self.target
         spans = find_spans(
             self.reader,
-            self.target,
+            target,
             private=self.private,
             clean=self.clean,
             noise=self.adaptation.std_of,
@@ -236,6 +238,9 @@ def gather_inputs(seen: Observation) -> Evidence:
         # Labels are read off at the end.
         unused=unused_parts(model, still, seen.training, has_labels=True),
     )
+    if seen.training is not None and update.kind == "delta" and evidence.adaptation.untouched:
+        known = read_magnitudes(update.tensors, seen.before, seen.training)
+        evidence = replace(evidence, known=known)
     if _is_followed(seen, evidence):
         assert seen.training is not None
         followed = FollowedTraining(model, seen.training, seen.before, update.tensors)

@@ -24,6 +24,7 @@ from fedaudit.attacks.search.augmented_views import begin_of_views, one_a_photo
 from fedaudit.attacks.search.batch_norm_prior import prior_of
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.color_fit import fit_colors
+from fedaudit.attacks.search.completion import complete_evidence
 from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
 from fedaudit.attacks.search.map_matching import are_second_to_spans
@@ -35,7 +36,7 @@ from fedaudit.attacks.search.span_matching import (
     is_left_to_spans,
     lead_of_spans,
 )
-from fedaudit.attacks.search.span_schedules import STARTS, opening, suited
+from fedaudit.attacks.search.span_schedules import STARTS, opening, shown_stages, suited
 from fedaudit.attacks.search.stage import BY_SPANS, Stage, adjust, from_gray
 from fedaudit.attacks.search.surrogate_head import Unknown, surrogate_head
 from fedaudit.attacks.search.trace import Trace
@@ -193,12 +194,20 @@ class MatchingAttack:
             return self._begin(one, generator, start, progress, checkpoint, evidence)
 
         run = begin_of_views(begin, seen, generator) if self.match == "spans" else begin(seen)
+        by_known = self._completed(run, seen, generator) if evidence is None else None
         contributing = count_contributing(run.scene.leading, seen) if evidence is None else None
         if contributing is not None:
             again = partial(self, generator=generator, progress=progress, checkpoint=checkpoint)
             generator.set_state(drawn)
             spent, alone = time.process_time() - start, again(of_contributing(seen, contributing))
             return with_vanished(replace(alone, seconds=alone.seconds + spent), seen)
+        if by_known is not None:
+            spent = time.process_time() - start
+            generator.set_state(drawn)
+            found = self.with_evidence(
+                by_known, seen, generator=generator, progress=progress, checkpoint=checkpoint
+            )
+            return replace(found, seconds=found.seconds + spent)
         run.search()
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
@@ -240,6 +249,19 @@ class MatchingAttack:
             searched_by=run.searched_by,
             unused=evidence.unused,
         )
+
+    def _completed(
+        self, run: SearchRun, seen: Observation, generator: torch.Generator
+    ) -> Evidence | None:
+        """What numbers that Adam left whole say of the gradient, where they say enough."""
+
+        def show(evidence: Evidence) -> Tensor:
+            coarse = replace(self, stages=shown_stages(self.stages), restarts=1)
+            return coarse.with_evidence(evidence, seen, generator=generator).images
+
+        if self.match != "spans" or self.layers or self.seconds is not None:
+            return None
+        return complete_evidence(run.scene.evidence, show)
 
     def _attacker(
         self, run: SearchRun, seen: Observation, generator: torch.Generator, evaluations: list[int]

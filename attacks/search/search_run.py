@@ -72,6 +72,8 @@ class SearchRun:
             # Ways of their own: spans find more, and must not vouch for what they are not used by.
             if self.scene.evidence.signs:
                 return "signs"
+            if self.scene.evidence.completed:
+                return "completed spans"
             leading = self.scene.leading or matching
             pruned = isinstance(leading, SpanMatching) and leading.pruned
             return "pruned spans" if pruned else "spans"

@@ -136,7 +136,8 @@ class SpanMatching:
         certain = tuple(span for span in spans if span.certain)
         choice = certain if decisive(certain, evidence.pixels, evidence.count) else spans
         self.reader, self.start = evidence.reader, start
-        self.spans = with_whole_maps(evidence.reader, choice, evidence.pixels)
+        exact = not evidence.completed
+        self.spans = with_whole_maps(evidence.reader, choice, evidence.pixels, exact=exact)
         whole = tuple(span for span in self.spans if span.whole)
         self._whole = whole if any(span.alone for span in whole) else ()
 

@@ -375,3 +375,9 @@ def opening(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """A search by spans before that of an attack, of as many steps at most."""
     steps = min(SPAN_STEPS, max(sum(stage.steps for stage in stages) // (1 + SPAN_MENDS), 1))
     return span_stages(steps, SPAN_POLISH * steps // SPAN_STEPS)
+
+
+def shown_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """A short search by spans in place of one by these, that shows images coarsely."""
+    first = next(stage for stage in stages if stage.match == "spans")
+    return (replace(first, varies=Pixels(start="normal", coarse=2), fading=1.0),)

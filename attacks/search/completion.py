@@ -24,7 +24,7 @@ from fedaudit.models.batch_norm import batch_norm_layers
 # One step of Adam on eight photos of p01 and p02, a trained ResNet-18 in training mode: four layers
 # of the last stage, with 17 to 51, follow from noise; three of the third, with 4 to 5, from images
 # of SSIM 0.45, and not its first, with 1.2, from the true ones.
-FROM_NOISE, FROM_IMAGES = 8.0, 2.0
+FROM_NOISE, FROM_IMAGES = 15.0, 2.0
 """Known numbers an unknown from which on a layer's gradient is looked for from noise, and from
 images that are coarsely right."""
 ENOUGH = 1.5
@@ -98,8 +98,5 @@ def _completed(evidence: Evidence, uses: Mapping[str, Use]) -> dict[str, Complet
 def _with(evidence: Evidence, found: Mapping[str, Completed]) -> Evidence:
     """The evidence by these gradients alone; the others stay signs, of which no span is taken."""
     own = {name: one.gradient.to(evidence.target[name]) for name, one in found.items()}
-    # What looked like noise of equal steps was Adam.
-    adaptation = replace(evidence.adaptation, noise=0.0, noises={})
     target = {**evidence.target, **own}
-    names = frozenset(own)
-    return replace(evidence, target=target, signs=False, completed=names, adaptation=adaptation)
+    return replace(evidence, target=target, signs=False, completed=frozenset(own))

@@ -59,7 +59,7 @@ def estimate(seen: Observation) -> tuple[DefenseFacts, ...]:
     if update is None or not update.tensors:
         return ()
     if update.kind == "delta" and training is not None and training.optimizer == "adam":
-        return ()  # its steps are even by themselves, and zero where a weight is too coarse for them
+        return ()  # steps are even by themselves, and zero where a weight is too coarse for them
     tensors = {n: v for n, v in update.tensors.items() if v.is_floating_point() and v.numel()}
     defenses: list[tuple[str, Mapping[str, float | None]]] = []
     if is_signs(tensors):

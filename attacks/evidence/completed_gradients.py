@@ -7,6 +7,7 @@ nearly right, or from noise where ten times as much is known as is unknown. A te
 numbers is held out: only a gradient that predicts these is believed.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -28,8 +29,8 @@ ROUNDING = 1.5e-3
 """Share of the largest singular value below which a direction is rounding."""
 ENOUGH = 12.0
 """Known numbers by those of the inputs, with which the first steps are made."""
-STEPS, LAST_STEPS = 30, 8
-"""Steps with these, and then with all, at most."""
+LAST = 0.25
+"""Steps with all of them, as a share of those with these."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,13 @@ def known_per_unknown(known: KnownEntries, layer: nn.Module, inputs: Tensor) -> 
 
 
 def complete(
-    known: KnownEntries, layer: nn.Module, inputs: Tensor, rank: int, generator: torch.Generator
+    known: KnownEntries,
+    layer: nn.Module,
+    inputs: Tensor,
+    *,
+    rank: int,
+    steps: int,
+    generator: torch.Generator,
 ) -> Completed | None:
     """The gradient of a layer's weight; None where it does not follow.
 
@@ -63,6 +70,7 @@ def complete(
         layer: That has the weight.
         inputs: What enters it, `[N, …]`: nearly, or noise of that shape.
         rank: Directions that its rows span at most.
+        steps: Of Gauss–Newton, at most.
         generator: Of what is held out.
     """
     problem = Problem.of(layer, known.numbers, known.errors)
@@ -70,9 +78,9 @@ def complete(
     held_out = held_out.to(inputs.device) & (problem.weights > 0)
     if not bool(held_out.any()):
         return None
-    given = problem.without(held_out)
-    some = fit(given.fullest(ENOUGH * inputs.numel()), inputs, STEPS)
-    most = some and fit(given, some[0], LAST_STEPS)
+    given, last = problem.without(held_out), math.ceil(LAST * steps)
+    some = fit(given.fullest(ENOUGH * inputs.numel()), inputs, steps)
+    most = some and fit(given, some[0], last)
     if most is None:
         return None
     missed = problem.missed(*most)
@@ -80,7 +88,7 @@ def complete(
     share = missed[held_out].square().sum() / size
     if not share < PREDICTED:
         return None
-    fitted = fit(problem, most[0], LAST_STEPS)
+    fitted = fit(problem, most[0], last)
     assert fitted is not None
     product = problem.product(*fitted)
     whole = _of_rank(product.double() * problem.scale, rank)

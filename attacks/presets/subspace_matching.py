@@ -11,6 +11,10 @@ from fedaudit.attacks.search.span_schedules import (
     span_stages,
 )
 
+COMPLETE_STEPS = 30
+"""With eight photos of p01 and p02 through a trained ResNet-18, gradients of its third stage need
+some twenty."""
+
 
 def subspace_matching(
     *,
@@ -21,6 +25,7 @@ def subspace_matching(
     fading: float | None = None,
     polish: int = SPAN_POLISH,
     face_colors: float = FACE_COLORS,
+    complete_steps: int = COMPLETE_STEPS,
     restarts: int = 1,
     layers: tuple[str, ...] = (),
     seconds: float | None = None,
@@ -64,6 +69,9 @@ def subspace_matching(
         face_colors: Weight of the prior that draws the mean and deviation of a batch's colors to
             those of faces, where batch norm in training mode hides them; their contrast is then
             taken so that they have the highlights of faces. 0 for images of anything else.
+        complete_steps: Steps of Gauss–Newton a layer, at most, by which gradients behind one step
+            of Adam are completed (`adam_magnitudes`), before images are searched for by these; 0
+            leaves it at signs.
         restarts: Independent starts, one after the other; the one with the least distance is kept.
         layers: Only weights whose names start with one of these; () takes all.
         seconds: Wall-clock limit; results then depend on the machine. None for none.
@@ -77,6 +85,7 @@ def subspace_matching(
         match="spans",
         layers=tuple(layers),
         face_colors=face_colors,
+        complete_steps=complete_steps,
         restarts=restarts,
         seconds=seconds,
     )

@@ -19,6 +19,7 @@ from fedaudit.attacks.evidence.completed_gradients import (
 )
 from fedaudit.attacks.evidence.layer_inputs import Use
 from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.models.batch_norm import batch_norm_layers
 
 # One step of Adam on eight photos of p01 and p02, a trained ResNet-18 in training mode: four layers
@@ -33,12 +34,15 @@ layers say more. One photo in evaluation mode, which the network takes for anoth
 ends at SSIM 0.35 by these, at 0.67 by signs."""
 
 
-def complete_evidence(evidence: Evidence, show: Callable[[Evidence], Tensor]) -> Evidence | None:
+def complete_evidence(
+    evidence: Evidence, show: Callable[[Evidence], Reconstruction], steps: int
+) -> Evidence | None:
     """The same with the gradients that follow from what is known; None where they are too few.
 
     Args:
         evidence: Of one step of Adam.
-        show: Images `[N, C, H, W]` to which a short search by an evidence leads.
+        show: What a short search by an evidence leads to.
+        steps: Of Gauss–Newton, a layer, at most.
     """
     if not evidence.known or evidence.private:
         return None
@@ -56,13 +60,13 @@ def complete_evidence(evidence: Evidence, show: Callable[[Evidence], Tensor]) ->
         for name, (layer, inputs) in uses.items()
         if shares[name] >= FROM_NOISE
     }
-    first = _completed(evidence, drawn)
+    first = _completed(evidence, drawn, steps)
     if not first:
         return None
-    seen = _uses(evidence, show(_with(evidence, first)))
+    seen = _uses(evidence, show(_with(evidence, first)).images.to(evidence.like))
     left = [n for n, share in shares.items() if share >= FROM_IMAGES and n not in first]
     sent = {name: seen[name] for name in left}
-    then = {**first, **_completed(evidence, sent)}
+    then = {**first, **_completed(evidence, sent, steps)}
     enough = _numbers(uses, list(then)) >= ENOUGH * evidence.pixels
     return _with(evidence, then) if enough else None
 
@@ -80,7 +84,7 @@ def _numbers(uses: Mapping[str, Use], names: list[str]) -> float:
     return sum(uses[name][1][0].numel() for name in names)
 
 
-def _completed(evidence: Evidence, uses: Mapping[str, Use]) -> dict[str, Completed]:
+def _completed(evidence: Evidence, uses: Mapping[str, Use], steps: int) -> dict[str, Completed]:
     """The gradients that follow, by weight."""
     positions = evidence.reader.positions()
     coupled = any(layer.training for layer in batch_norm_layers(evidence.model).values())
@@ -89,7 +93,9 @@ def _completed(evidence: Evidence, uses: Mapping[str, Use]) -> dict[str, Complet
         # Behind batch norm in training mode upstream gradients sum to zero.
         rank = evidence.count * positions[name].positions - coupled
         generator = torch.Generator().manual_seed(0)
-        whole = complete(evidence.known[name], layer, inputs, rank, generator)
+        whole = complete(
+            evidence.known[name], layer, inputs, rank=rank, steps=steps, generator=generator
+        )
         if whole is not None:
             found[name] = whole
     return found

@@ -107,6 +107,8 @@ class MatchingAttack:
             (`layer_spans`), or one free vector an image (`Matching`). "learned": trained to
             tell generated people apart. "guessed": random, each restart others. Local layers
             with nothing public before them cannot be solved for, and are guessed.
+        complete_steps: Steps of Gauss–Newton by which a layer's gradient behind a step of Adam is
+            completed, at most (`completion`), with match = "spans"; 0 leaves it at signs.
         unmasking: How a network is trained that undoes the masks of mixtures, where a defense puts
             them on; of faces from the same source as `prior`.
     """
@@ -128,6 +130,7 @@ class MatchingAttack:
     reads_gray: bool = True
     face_colors: float = 0.0
     unknown: Unknown = "joint"
+    complete_steps: int = 0
     unmasking: Unmasking = field(default_factory=Unmasking)
 
     reads: ClassVar = frozenset({Update})
@@ -162,7 +165,8 @@ class MatchingAttack:
     def halved(self) -> "MatchingAttack":
         """The same with half of the steps in each stage."""
         stages = tuple(replace(stage, steps=-(-stage.steps // 2)) for stage in self.stages)
-        return replace(self, stages=stages, seconds=self.seconds and self.seconds / 2)
+        steps, seconds = -(-self.complete_steps // 2), self.seconds and self.seconds / 2
+        return replace(self, stages=stages, complete_steps=steps, seconds=seconds)
 
     def __call__(
         self,
@@ -194,23 +198,20 @@ class MatchingAttack:
             return self._begin(one, generator, start, progress, checkpoint, evidence)
 
         run = begin_of_views(begin, seen, generator) if self.match == "spans" else begin(seen)
-        by_known = self._completed(run, seen, generator) if evidence is None else None
         contributing = count_contributing(run.scene.leading, seen) if evidence is None else None
+        completed = self._completed(run, seen, generator) if evidence is None else None
+        kept: Any = {"generator": generator, "progress": progress, "checkpoint": checkpoint}
+        spent = time.process_time() - start
         if contributing is not None:
-            again = partial(self, generator=generator, progress=progress, checkpoint=checkpoint)
             generator.set_state(drawn)
-            spent, alone = time.process_time() - start, again(of_contributing(seen, contributing))
+            alone = self.with_evidence(None, of_contributing(seen, contributing), **kept)
             return with_vanished(replace(alone, seconds=alone.seconds + spent), seen)
-        if by_known is not None:
-            spent = time.process_time() - start
+        if completed is not None:
             generator.set_state(drawn)
-            found = self.with_evidence(
-                by_known, seen, generator=generator, progress=progress, checkpoint=checkpoint
-            )
+            found = self.with_evidence(completed, seen, **kept)
             return replace(found, seconds=found.seconds + spent)
         run.search()
-        best = int(run.best.argmin())
-        evidence, matching = run.scene.evidence, run.scene.matching
+        evidence, matching, best = run.scene.evidence, run.scene.matching, int(run.best.argmin())
         labels, images = evidence.known_labels, run.images[best]
         if any(stage.face_colors for stage in run.stages):
             images = with_usual_exposure(run.scene.leading, images)
@@ -254,14 +255,11 @@ class MatchingAttack:
         self, run: SearchRun, seen: Observation, generator: torch.Generator
     ) -> Evidence | None:
         """What numbers that Adam left whole say of the gradient, where they say enough."""
-
-        def show(evidence: Evidence) -> Tensor:
-            coarse = replace(self, stages=shown_stages(self.stages), restarts=1)
-            return coarse.with_evidence(evidence, seen, generator=generator).images
-
-        if self.match != "spans" or self.layers or self.seconds is not None:
+        if self.match != "spans" or self.layers or not self.complete_steps:
             return None
-        return complete_evidence(run.scene.evidence, show)
+        coarse = replace(self, stages=shown_stages(self.stages), restarts=1)
+        show = partial(coarse.with_evidence, seen=seen, generator=generator)
+        return complete_evidence(run.scene.evidence, show, self.complete_steps)
 
     def _attacker(
         self, run: SearchRun, seen: Observation, generator: torch.Generator, evaluations: list[int]
@@ -314,14 +312,9 @@ class MatchingAttack:
             evidence = replace(evidence, grayscale=False)
         mode = "start" if by_spans else self.local_steps
         dummy = dummy_update_of(seen, evidence, mode, generator)
-        wide = self.precision == "float64" or (
-            self.precision == "auto"
-            and not by_spans
-            and dummy is None
-            and self.prior is None
-            and evidence.smooth
-            and sum(p.numel() for p in evidence.model.parameters()) < SMALL
-        )
+        free = not by_spans and dummy is None and self.prior is None and evidence.smooth
+        small = sum(p.numel() for p in evidence.model.parameters()) < SMALL
+        wide = self.precision == "float64" or (self.precision == "auto" and free and small)
         if wide:
             evidence = evidence.to(torch.float64)
         seed = generator.initial_seed()

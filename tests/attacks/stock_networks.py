@@ -295,7 +295,7 @@ def _batches(count: int, loop: LocalTraining | None) -> Iterator[list[int]]:
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "inverting_gradients": {"steps": 2, "polish": 1},
-    "subspace_matching": {"steps": 2, "polish": 1},
+    "subspace_matching": {"steps": 2, "polish": 1, "complete_steps": 2},
     "gan_inversion": {
         "candidates": 2,
         "latent_steps": 1,

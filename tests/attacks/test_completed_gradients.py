@@ -47,7 +47,9 @@ def test_a_gradient_follows_from_its_smaller_numbers(name: str) -> None:
     nearly = 0.7 * inputs + 0.3 * noise
     assert known_per_unknown(known, layer, nearly) > 1.5
     positions = layer(inputs).numel() // layer.get_parameter("weight").shape[0]
-    whole = complete(known, layer, nearly, positions, torch.Generator().manual_seed(0))
+    whole = complete(
+        known, layer, nearly, rank=positions, steps=30, generator=torch.Generator().manual_seed(0)
+    )
     assert whole is not None
     assert whole.missed < 0.02
     rows = torch.linalg.qr(rows_of(layer, inputs)[0].double().T).Q
@@ -62,9 +64,12 @@ def test_what_does_not_follow_is_not_believed() -> None:
     few = smaller_part(gradient_of(layer, inputs), 0.2)
     assert known_per_unknown(few, layer, noise) < 1
     generator = torch.Generator().manual_seed(0)
-    assert complete(few, layer, noise, 32, generator) is None
+    assert complete(few, layer, noise, rank=32, steps=30, generator=generator) is None
     anything = torch.randn(96, 16, 3, 3, generator=generator).double()
-    assert complete(smaller_part(anything, 0.7), layer, noise, 32, generator) is None
+    assert (
+        complete(smaller_part(anything, 0.7), layer, noise, rank=32, steps=30, generator=generator)
+        is None
+    )
 
 
 def test_nothing_follows_from_nothing() -> None:
@@ -74,6 +79,6 @@ def test_nothing_follows_from_nothing() -> None:
         torch.zeros(96, 16, 3, 3).double(), torch.full((96, 16, 3, 3), torch.inf)
     )
     generator = torch.Generator().manual_seed(0)
-    assert complete(nothing, layer, inputs, 32, generator) is None
+    assert complete(nothing, layer, inputs, rank=32, steps=30, generator=generator) is None
     dead = smaller_part(gradient_of(layer, inputs), 0.7)
-    assert complete(dead, layer, torch.zeros(shape), 32, generator) is None
+    assert complete(dead, layer, torch.zeros(shape), rank=32, steps=30, generator=generator) is None

@@ -117,7 +117,7 @@ def test_who_sees_signs_knows_that_they_are(
     assert spans.drifted
     assert lead_of_spans(evidence, (), 1) is None  # an attack of its own, no opening of others
     assert spans.distance(photos[:1]) < 0.6 * spans.distance(photos[1:])
-    attack = subspace_matching(steps=2, polish=0, mends=0)
+    attack = subspace_matching(steps=2, polish=0, mends=0, complete_steps=0)
     found = attack(seen, generator=torch.Generator().manual_seed(0))
     assert found.adaptive == ("none needed" if adam else "known")
     assert found.searched_by == "signs"  # spans of an undefended control vouch for no such search

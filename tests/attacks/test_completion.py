@@ -1,0 +1,114 @@
+"""Gradients behind a step of Adam, from the deepest layer up."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
+from fedaudit.attacks.presets.subspace_matching import subspace_matching
+from fedaudit.attacks.search.completion import complete_evidence
+from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Update
+from fedaudit.data.face_set import FaceSet
+from fedaudit.models.zoo import build
+
+SIDE = 16
+ADAM = LocalTraining(lr=1e-3, batch_size=2, optimizer="adam")
+
+
+def small_network(*, classes: int, image_size: int) -> nn.Module:
+    """Maps of few places, and many channels."""
+    del image_size
+    head = nn.Linear(512, classes)
+    nn.init.normal_(head.weight, std=0.15)  # gradients large enough that Adam hides some
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(64, 256, 3, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(256, 512, 3, 1, 1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        head,
+    )
+
+
+SPEC = ModelSpec(f"{__name__}:small_network", {"classes": 8, "image_size": SIDE})
+
+
+@pytest.fixture(scope="module")
+def photos(faces: FaceSet) -> Tensor:
+    """Two people's, in tints of their own."""
+    tints = torch.tensor([[0.9, 0.6, 0.5], [0.5, 0.7, 0.8]])[:, :, None, None]
+    return F.interpolate(faces.images[[0, 100]], size=SIDE, mode="area") * tints
+
+
+@pytest.fixture(scope="module")
+def seen(photos: Tensor) -> Observation:
+    """One step of Adam on both."""
+    model = build(SPEC, seed=0).train()
+    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.Adam(model.parameters(), ADAM.lr)
+    F.cross_entropy(model(photos), torch.tensor([3, 5])).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    delta = {name: p.detach() - before[name] for name, p in model.named_parameters()}
+    shape = (3, SIDE, SIDE)
+    return Observation(SPEC, before, (Update("delta", delta, 2),), shape, 2, 8, training=ADAM)
+
+
+def shown(images: Tensor) -> Reconstruction:
+    """Images of four pixels a side."""
+    blurred = F.interpolate(F.avg_pool2d(images, 4), size=SIDE, mode="bilinear")
+    return Reconstruction(blurred, torch.zeros(len(images), dtype=torch.int64))
+
+
+def test_gradients_follow_from_the_deepest_layer_up(seen: Observation, photos: Tensor) -> None:
+    evidence = gather_inputs(seen)
+    assert evidence.signs
+    assert evidence.known
+    asked: list[Evidence] = []
+
+    def show(one: Evidence) -> Reconstruction:
+        asked.append(one)
+        return shown(photos)
+
+    whole = complete_evidence(evidence, show, 30)
+    assert whole is not None
+    assert not whole.signs
+    assert "4.weight" in asked[0].completed  # with twenty known numbers an unknown
+    assert {"2.weight", "4.weight"} <= whole.completed
+
+    def explained(images: Tensor) -> float:
+        """Share of the gradient that followed, within the span of what images send there."""
+        with torch.no_grad():
+            rows = whole.reader.rows(["4.weight"], images)["4.weight"][0].double()
+        told = whole.target["4.weight"].flatten(1).double() @ torch.linalg.qr(rows.T).Q
+        return float(told.square().sum() / whole.target["4.weight"].double().square().sum())
+
+    right, wrong = (1 - explained(images) for images in (photos, photos.flip(3)))
+    assert right < 0.001
+    assert wrong > 4 * right
+
+
+def test_nothing_is_completed_of_other_steps(seen: Observation) -> None:
+    def show(_: Evidence) -> Reconstruction:
+        raise AssertionError("there is nothing to show")
+
+    plain = replace(seen, training=LocalTraining(lr=1e-3, batch_size=2))
+    assert not gather_inputs(plain).known
+    assert complete_evidence(gather_inputs(plain), show, 30) is None
+    few = replace(gather_inputs(seen), known={})
+    assert complete_evidence(few, show, 30) is None
+
+
+def test_a_search_goes_by_completed_gradients(seen: Observation) -> None:
+    attack = subspace_matching(steps=10, polish=0, mends=0)
+    found = attack(seen, generator=torch.Generator().manual_seed(0))
+    assert found.searched_by == "completed spans"
+    again = replace(attack, complete_steps=0)(seen, generator=torch.Generator().manual_seed(0))
+    assert again.searched_by == "signs"

@@ -71,13 +71,15 @@ def subspace_matching(
             taken so that they have the highlights of faces. 0 for images of anything else.
         complete_steps: Steps of Gauss–Newton a layer, at most, by which gradients behind one step
             of Adam are completed (`adam_magnitudes`), before images are searched for by these; 0
-            leaves it at signs.
+            leaves it at signs, as `seconds` and `layers` do.
         restarts: Independent starts, one after the other; the one with the least distance is kept.
         layers: Only weights whose names start with one of these; () takes all.
         seconds: Wall-clock limit; results then depend on the machine. None for none.
     """
     if steps < 1:
         raise ValueError("steps must be at least 1")
+    if complete_steps < 0:
+        raise ValueError("complete_steps must be at least 0")
     return MatchingAttack(
         stages=span_stages(
             steps, polish, mends=mends, lr=lr, total_variation=total_variation, fading=fading

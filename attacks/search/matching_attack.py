@@ -108,7 +108,8 @@ class MatchingAttack:
             tell generated people apart. "guessed": random, each restart others. Local layers
             with nothing public before them cannot be solved for, and are guessed.
         complete_steps: Steps of Gauss–Newton by which a layer's gradient behind a step of Adam is
-            completed, at most (`completion`), with match = "spans"; 0 leaves it at signs.
+            completed, at most (`completion`), with match = "spans"; 0 leaves it at signs, as do
+            `seconds` and `layers`.
         unmasking: How a network is trained that undoes the masks of mixtures, where a defense puts
             them on; of faces from the same source as `prior`.
     """
@@ -255,7 +256,7 @@ class MatchingAttack:
         self, run: SearchRun, seen: Observation, generator: torch.Generator
     ) -> Evidence | None:
         """What numbers that Adam left whole say of the gradient, where they say enough."""
-        if self.match != "spans" or self.layers or not self.complete_steps:
+        if self.match != "spans" or self.layers or self.seconds or not self.complete_steps:
             return None
         coarse = replace(self, stages=shown_stages(self.stages), restarts=1)
         show = partial(coarse.with_evidence, seen=seen, generator=generator)

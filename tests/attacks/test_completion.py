@@ -110,5 +110,11 @@ def test_a_search_goes_by_completed_gradients(seen: Observation) -> None:
     attack = subspace_matching(steps=10, polish=0, mends=0)
     found = attack(seen, generator=torch.Generator().manual_seed(0))
     assert found.searched_by == "completed spans"
-    again = replace(attack, complete_steps=0)(seen, generator=torch.Generator().manual_seed(0))
-    assert again.searched_by == "signs"
+    for left in (replace(attack, complete_steps=0), replace(attack, seconds=60.0)):
+        again = left(seen, generator=torch.Generator().manual_seed(0))
+        assert again.searched_by == "signs"
+
+
+def test_steps_are_no_fewer_than_none() -> None:
+    with pytest.raises(ValueError, match="complete_steps must be at least 0"):
+        subspace_matching(complete_steps=-1)

@@ -3,7 +3,7 @@
 G = Σ_p δ_p u_pᵀ has fewer degrees of freedom than numbers: a batch's patches overlap, so that its
 maps and upstream gradients are what is unknown, and where enough numbers are known they follow from
 these (`bilinear_fit`), as a low-rank matrix follows from some of its entries: from inputs that are
-nearly right, or from noise where ten times as much is known as is unknown. A tenth of the known
+nearly right, or from noise where fifteen times as much is known as is unknown. A tenth of the known
 numbers is held out: only a gradient that predicts these is believed.
 """
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedaudit.attacks.adaptive.estimation import estimate
 from fedaudit.attacks.evidence.common_maps import common_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import (
@@ -127,3 +128,37 @@ def test_gradients_as_they_are_are_no_signs(gradient: dict[str, Tensor]) -> None
     seen = replace(observed(Update("gradient", gradient, 1), adam=False), defense=())
     assert not gather_inputs(seen).signs
     assert not any(span.signs for span in gather_inputs(seen).spans)
+
+
+@pytest.mark.parametrize(
+    ("done", "names"),
+    [
+        ("nothing", ()),
+        ("noise", ("gaussian_noise",)),
+        ("nine tenths pruned", ("top_k", "random_pruning")),
+    ],
+)
+def test_a_step_of_adam_says_nothing_of_defenses_but_what_it_contradicts(
+    done: str, names: tuple[str, ...], photos: Tensor
+) -> None:
+    update, generator = step_of_adam(photos), torch.Generator().manual_seed(0)
+    if done == "noise":
+        update = replace(
+            update,
+            tensors={
+                name: value + 10 * RATE * torch.randn(value.shape, generator=generator)
+                for name, value in update.tensors.items()
+            },
+        )
+    if done == "nine tenths pruned":
+        update = replace(
+            update,
+            tensors={
+                name: value * (torch.rand(value.shape, generator=generator) < 0.1)
+                for name, value in update.tensors.items()
+            },
+        )
+    seen = replace(observed(update, adam=True), defense=None)
+    found = [facts.name for facts in estimate(seen)]
+    assert bool(found) == bool(names)
+    assert set(found) <= set(names)

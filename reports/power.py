@@ -19,7 +19,7 @@ IN_WORDS: Mapping[SearchedBy, str] = {
     "closed form": "in closed form",
     "spans": "by what layers' inputs span",
     "signs": "by what signs tell of what layers' inputs span",
-    "completed spans": "by spans of gradients that follow from the numbers Adam left whole",
+    "completed spans": "by spans of gradients that follow from numbers that are known",
     "pruned spans": "by what kept entries tell of what layers' inputs span",
     "maps": "by known feature maps and gradients",
     "gradients": "by gradients alone",

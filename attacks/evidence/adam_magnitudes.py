@@ -9,11 +9,11 @@ them alike, which spans do not mind.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.evidence.known_entries import KnownEntries
 from fedaudit.attacks.training.replay import EPSILON
 from fedaudit.core.training import LocalTraining
 
@@ -25,24 +25,6 @@ DISTINCT = 4.0
 EXACT = 0.999
 """Share of the weights that must have been single precision after the step: else what was sent was
 rounded once more (half precision, compression), and steps say signs alone."""
-
-
-@dataclass(frozen=True)
-class KnownEntries:
-    """Those numbers of a gradient that are known.
-
-    Attributes:
-        numbers: Like the parameter, in double precision; 0 where they are not known.
-        errors: Relative standard errors; infinite where they are not known.
-    """
-
-    numbers: Tensor
-    errors: Tensor
-
-    @property
-    def known(self) -> Tensor:
-        """Which are, as booleans."""
-        return self.errors.isfinite()
 
 
 def read_magnitudes(

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence.adam_magnitudes import KnownEntries
 from fedaudit.attacks.evidence.bilinear_fit import Problem, fit
+from fedaudit.attacks.evidence.known_entries import KnownEntries
 from fedaudit.attacks.evidence.layer_inputs import matrices_of, rows_of
 
 # By eight photos of p01 and p02 through a trained ResNet-18 in training mode, one step of Adam:
@@ -26,7 +26,8 @@ in units of their errors, at which a gradient is believed."""
 # The same photos: the least direction of the third stage has 3.5e-3 of the first, and what batch
 # norm leaves none of has 5e-4 to 8e-4.
 ROUNDING = 1.5e-3
-"""Share of the largest singular value below which a direction is rounding."""
+"""Share of the largest singular value below which a direction is rounding; less where what was held
+out is predicted better."""
 ENOUGH = 12.0
 """Known numbers by those of the inputs, with which the first steps are made."""
 LAST = 0.25
@@ -62,6 +63,7 @@ def complete(
     rank: int,
     steps: int,
     generator: torch.Generator,
+    within: float = PREDICTED,
 ) -> Completed | None:
     """The gradient of a layer's weight; None where it does not follow.
 
@@ -72,6 +74,7 @@ def complete(
         rank: Directions that its rows span at most.
         steps: Of Gauss–Newton, at most.
         generator: Of what is held out.
+        within: Relative square of that, which a gradient may miss to be believed.
     """
     problem = Problem.of(layer, known.numbers, known.errors)
     held_out = torch.rand(problem.numbers.shape, generator=generator) < HELD_OUT
@@ -86,21 +89,21 @@ def complete(
     missed = problem.missed(*most)
     size = (problem.weights * problem.numbers)[held_out].square().sum()
     share = missed[held_out].square().sum() / size
-    if not share < PREDICTED:
+    if not share < within:
         return None
     fitted = fit(problem, most[0], last)
     assert fitted is not None
     product = problem.product(*fitted)
-    whole = _of_rank(product.double() * problem.scale, rank)
+    whole = _of_rank(product.double() * problem.scale, rank, min(ROUNDING, math.sqrt(share)))
     shape = known.numbers.shape
     own = whole.mT if isinstance(layer, nn.ConvTranspose2d) else whole
     return Completed(own.reshape(shape), float(share))
 
 
-def _of_rank(matrices: Tensor, rank: int) -> Tensor:
+def _of_rank(matrices: Tensor, rank: int, rounding: float) -> Tensor:
     """`[g, r, F]` of so many directions, without those that are hardly there."""
     left, sizes, right = torch.linalg.svd(matrices, full_matrices=False)
-    sizes = sizes * (sizes > ROUNDING * sizes[:, :1])
+    sizes = sizes * (sizes > rounding * sizes[:, :1])
     sizes[:, rank:] = 0
     found: Tensor = (left * sizes[:, None]) @ right
     return found

@@ -9,9 +9,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence.adam_magnitudes import KnownEntries
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import FirstFullyConnected
 from fedaudit.attacks.evidence.followed_training import FollowedTraining
+from fedaudit.attacks.evidence.known_entries import KnownEntries
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.unshared_layers import precedes_private
 
@@ -43,7 +43,8 @@ class Reading:
             several local steps (`simulated_misfit`); else {}.
         followed: Local training of several steps, where the weights in between are nearly known.
         signs: Of most numbers of the gradient little but the sign is left.
-        known: Those numbers that a step of Adam left whole, by parameter (`adam_magnitudes`).
+        known: Those numbers that a step of Adam left whole (`adam_magnitudes`), or that pruning
+            kept of one gradient, by parameter.
         completed: Names of the weights whose gradient followed from these; {} where none was asked
             for. Spans are then of these alone.
     """

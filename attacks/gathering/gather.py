@@ -23,6 +23,7 @@ from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
 )
 from fedaudit.attacks.evidence.followed_training import FollowedTraining
 from fedaudit.attacks.evidence.grayscale import is_gray
+from fedaudit.attacks.evidence.known_entries import kept_entries
 from fedaudit.attacks.evidence.labels.head_gradient import read_head
 from fedaudit.attacks.evidence.labels.infer import share_out, solve_all
 from fedaudit.attacks.evidence.layer_inputs import InputReader
@@ -51,6 +52,7 @@ from fedaudit.attacks.training.trained_parameters import (
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import Update
+from fedaudit.core.training import LocalTraining
 from fedaudit.models.batch_norm import replay_mode
 from fedaudit.models.foreign_network import adopt
 from fedaudit.models.zoo import build
@@ -77,7 +79,7 @@ class Evidence(Reading):
     @cached_property
     def spans(self) -> tuple[LayerSpan, ...]:
         """What the inputs of each layer span."""
-        if self.adaptation.pruned:
+        if self.adaptation.pruned and not self.completed:
             pruned = find_pruned_spans(self.reader, self.target, private=self.private)
             return trusted(pruned, self.misfit)
         target = {n: self.target[n] for n in self.completed} if self.completed else self.target
@@ -241,6 +243,8 @@ def gather_inputs(seen: Observation) -> Evidence:
     if seen.training is not None and update.kind == "delta" and evidence.adaptation.untouched:
         known = read_magnitudes(update.tensors, seen.before, seen.training)
         evidence = replace(evidence, known=known)
+    elif evidence.adaptation.pruned and not evidence.signs and _is_one_step(seen.training):
+        evidence = replace(evidence, known=kept_entries(target))
     if _is_followed(seen, evidence):
         assert seen.training is not None
         followed = FollowedTraining(model, seen.training, seen.before, update.tensors)
@@ -269,6 +273,11 @@ def _is_followed(seen: Observation, evidence: Evidence) -> bool:
         return False
     mixed = evidence.coupled and evidence.count > training.batch_size
     return several and mixed and evidence.adaptation.exact and not evidence.adaptation.scaled
+
+
+def _is_one_step(training: LocalTraining | None) -> bool:
+    """Whether the update may be one gradient, at the weights that were broadcast."""
+    return training is None or training.steps == 1
 
 
 def _basics(seen: Observation) -> tuple[int, tuple[int, int, int], Update]:

@@ -45,8 +45,10 @@ def subspace_matching(
     SGD, whose settings are known, images that are nearly right say who shared a mini-batch and
     where the weights were (`mini_batches`); the search goes on step by step. Where photos are
     changed at random in each epoch, every view of them is searched for (`augmented_views`). Of a
-    pruned update the entries that each row kept are compared (`pruned_spans`), by waves, in four
-    times the steps; nothing is mended or polished.
+    pruned update, or one step of Adam, whole gradients of layers are looked for first that follow
+    from the numbers that are known (`completion`). Where these are too few, the entries that each
+    row of a pruned one kept are compared (`pruned_spans`), by waves, in four times the steps, and
+    nothing is mended or polished.
 
     Args:
         steps: Steps of Adam, from noise; and again after each mending.
@@ -69,9 +71,9 @@ def subspace_matching(
         face_colors: Weight of the prior that draws the mean and deviation of a batch's colors to
             those of faces, where batch norm in training mode hides them; their contrast is then
             taken so that they have the highlights of faces. 0 for images of anything else.
-        complete_steps: Steps of Gauss–Newton a layer, at most, by which gradients behind one step
-            of Adam are completed (`adam_magnitudes`), before images are searched for by these; 0
-            leaves it at signs, as `seconds` and `layers` do.
+        complete_steps: Steps of Gauss–Newton a layer, at most, by which gradients are completed of
+            which one step of Adam (`adam_magnitudes`) or pruning left some numbers, before images
+            are searched for by these; 0 leaves it at those, as `seconds` and `layers` do.
         restarts: Independent starts, one after the other; the one with the least distance is kept.
         layers: Only weights whose names start with one of these; () takes all.
         seconds: Wall-clock limit; results then depend on the machine. None for none.

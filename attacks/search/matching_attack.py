@@ -107,9 +107,9 @@ class MatchingAttack:
             (`layer_spans`), or one free vector an image (`Matching`). "learned": trained to
             tell generated people apart. "guessed": random, each restart others. Local layers
             with nothing public before them cannot be solved for, and are guessed.
-        complete_steps: Steps of Gauss–Newton by which a layer's gradient behind a step of Adam is
-            completed, at most (`completion`), with match = "spans"; 0 leaves it at signs, as do
-            `seconds` and `layers`.
+        complete_steps: Steps of Gauss–Newton by which a layer's gradient, of which Adam or pruning
+            left some, is completed, at most (`completion`), with match = "spans"; 0 leaves it at
+            these, as do `seconds` and `layers`.
         unmasking: How a network is trained that undoes the masks of mixtures, where a defense puts
             them on; of faces from the same source as `prior`.
     """
@@ -255,12 +255,12 @@ class MatchingAttack:
     def _completed(
         self, run: SearchRun, seen: Observation, generator: torch.Generator
     ) -> Evidence | None:
-        """What numbers that Adam left whole say of the gradient, where they say enough."""
+        """What known numbers say of the whole gradient, where they say enough."""
         if self.match != "spans" or self.layers or self.seconds or not self.complete_steps:
             return None
         coarse = replace(self, stages=shown_stages(self.stages), restarts=1)
         show = partial(coarse.with_evidence, seen=seen, generator=generator)
-        return complete_evidence(run.scene.evidence, show, self.complete_steps)
+        return complete_evidence(run.scene.evidence, show, self.complete_steps, run.trace.progress)
 
     def _attacker(
         self, run: SearchRun, seen: Observation, generator: torch.Generator, evaluations: list[int]

@@ -195,7 +195,8 @@ class SpanMatching:
     def follows(self) -> bool:
         """Whether rows of the update still lie in the spans, but for noise whose size is known."""
         adaptation = self.evidence.adaptation
-        missing = adaptation.sparse and not (adaptation.columns or self.pruned)
+        whole = adaptation.columns or self.pruned or self.evidence.completed
+        missing = adaptation.sparse and not whole
         bent = adaptation.bent and not adaptation.signs
         return not (missing or bent or adaptation.followed or adaptation.images)
 

@@ -37,10 +37,10 @@ class Reconstruction:
             The default counts against every clean word, unless the attack shows that it had
             converged (`fedaudit.core.protocols.Halves`).
         searched_by: By what the images were searched for that are returned, of an attack that has
-            several ways: a "closed form", what layers' inputs "spans", what "signs", the small
-            numbers that a step of Adam leaves whole ("completed spans") or the kept entries of a
-            pruned update ("pruned spans") tell of these spans, known feature "maps" beside
-            gradients, or "gradients" alone. That one way works says nothing of another. ""
+            several ways: a "closed form", what layers' inputs "spans", what "signs", whole
+            gradients that follow from some of their numbers ("completed spans") or the kept
+            entries of a pruned update ("pruned spans") tell of these spans, known feature "maps"
+            beside gradients, or "gradients" alone. That one way works says nothing of another. ""
             of an attack that has one way.
         unused: What of the update, or of how the client trained, it could not use; a sentence each.
     """

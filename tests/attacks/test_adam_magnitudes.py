@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedaudit.attacks.evidence.adam_magnitudes import KnownEntries, read_magnitudes
+from fedaudit.attacks.evidence.adam_magnitudes import read_magnitudes
+from fedaudit.attacks.evidence.known_entries import KnownEntries
 from fedaudit.core.training import LocalTraining
 
 ADAM = LocalTraining(lr=1e-3, optimizer="adam")

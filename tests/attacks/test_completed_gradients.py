@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence.adam_magnitudes import KnownEntries
 from fedaudit.attacks.evidence.completed_gradients import complete, known_per_unknown
+from fedaudit.attacks.evidence.known_entries import KnownEntries
 from fedaudit.attacks.evidence.layer_inputs import matrices_of, rows_of
 
 LAYERS = {

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.completion import complete_evidence
-from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.models.zoo import build
+from fedaudit.scoring.image_metrics import PSNR
 
 SIDE = 16
 ADAM = LocalTraining(lr=1e-3, batch_size=2, optimizer="adam")
@@ -99,7 +100,7 @@ def test_nothing_is_completed_of_other_steps(seen: Observation) -> None:
     def show(_: Evidence) -> Reconstruction:
         raise AssertionError("there is nothing to show")
 
-    plain = replace(seen, training=LocalTraining(lr=1e-3, batch_size=2))
+    plain = replace(seen, training=LocalTraining(lr=1e-3, batch_size=2), defense=())
     assert not gather_inputs(plain).known
     assert complete_evidence(gather_inputs(plain), show, 30) is None
     few = replace(gather_inputs(seen), known={})
@@ -113,6 +114,67 @@ def test_a_search_goes_by_completed_gradients(seen: Observation) -> None:
     for left in (replace(attack, complete_steps=0), replace(attack, seconds=60.0)):
         again = left(seen, generator=torch.Generator().manual_seed(0))
         assert again.searched_by == "signs"
+
+
+@pytest.fixture(scope="module")
+def gradient(photos: Tensor) -> dict[str, Tensor]:
+    """Of one photo."""
+    model = build(SPEC, seed=0)
+    loss = F.cross_entropy(model(photos[:1]), torch.tensor([3]))
+    found = torch.autograd.grad(loss, list(model.parameters()))
+    return dict(zip(dict(model.named_parameters()), found, strict=True))
+
+
+def pruned(gradient: dict[str, Tensor], share: float) -> Observation:
+    """What a client sends that leaves out so many numbers at random."""
+    model, drawn = build(SPEC, seed=0), torch.Generator().manual_seed(0)
+    kept = {
+        n: g * (torch.rand(g.shape, generator=drawn) >= share).to(g) for n, g in gradient.items()
+    }
+    facts = (DefenseFacts("random_pruning", {"pruned": share}),)
+    shape = (3, SIDE, SIDE)
+    return Observation(
+        SPEC, model.state_dict(), (Update("gradient", kept, 1),), shape, 1, 8, defense=facts
+    )
+
+
+def test_pruned_gradients_follow_from_what_was_kept(
+    gradient: dict[str, Tensor], photos: Tensor
+) -> None:
+    evidence = gather_inputs(pruned(gradient, 0.7))
+    told: list[tuple[int, int, float]] = []
+    whole = complete_evidence(
+        evidence, lambda _: shown(photos[:1]), 30, lambda *step: told.append(step)
+    )
+    assert whole is not None
+    assert {"2.weight", "4.weight"} <= whole.completed
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert all(0 < done <= planned for done, planned, _ in told)
+    for name in whole.completed:
+        found, true = whole.target[name].flatten(), gradient[name].flatten()
+        assert float(F.cosine_similarity(found, true, 0)) > 0.99
+        sent = evidence.target[name].flatten()
+        assert float(F.cosine_similarity(sent, true, 0)) < 0.6  # what is left of it
+
+
+def test_a_pruned_search_goes_by_completed_gradients(
+    gradient: dict[str, Tensor], photos: Tensor
+) -> None:
+    seen = pruned(gradient, 0.7)
+    attack = subspace_matching(steps=15, polish=0, mends=0)
+    found = attack(seen, generator=torch.Generator().manual_seed(0))
+    assert (found.searched_by, found.adaptive) == ("completed spans", "known")
+    assert float(PSNR()(photos[:1], found.images)) > 18
+    left = replace(attack, complete_steps=0)
+    again = left(seen, generator=torch.Generator().manual_seed(0))
+    assert (again.searched_by, again.adaptive) == ("pruned spans", "known")
+
+
+def test_too_little_is_left_to_follow_from(gradient: dict[str, Tensor]) -> None:
+    def show(_: Evidence) -> Reconstruction:
+        raise AssertionError("there is nothing to show")
+
+    assert complete_evidence(gather_inputs(pruned(gradient, 0.99)), show, 30) is None
 
 
 def test_steps_are_no_fewer_than_none() -> None:

@@ -25,7 +25,12 @@ from torch import Tensor
 
 import fedaudit
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.presets.gias import gias
+from fedaudit.attacks.presets.gifd import gifd
+from fedaudit.attacks.presets.gion import gion
+from fedaudit.attacks.presets.grad_inversion import grad_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
+from fedaudit.attacks.presets.map_inversion import MapInversion
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.openpeople import openpeople
 from fedaudit.data.orl import orl
@@ -37,6 +42,11 @@ from fedaudit.scoring.image_metrics import PSNR, SSIM
 ATTACKS = {
     "gan_inversion": (partial(gan_inversion, spans_first=False), 0.3),
     "inverting_gradients": (inverting_gradients, 0.05),
+    "gias": (gias, 1e-3),
+    "gifd": (gifd, 1e-3),
+    "gion": (gion, 1e-3),
+    "grad_inversion": (grad_inversion, 0.05),
+    "map_inversion, descent": (partial(MapInversion, solve_steps=0), 0.2),
 }
 """Each, and the weight that it had at every size before."""
 

@@ -19,7 +19,7 @@ def grad_inversion(
     variant: Variant = "strong",
     steps: int = 350,
     lr: float = 0.1,
-    total_variation: float = 0.05,
+    total_variation: float | None = None,
     group: float = 0.05,
     batch_norm: float = 0.1,
     restarts: int = 4,
@@ -35,7 +35,8 @@ def grad_inversion(
         variant: "strong", or "published": with the paper's settings where none are stated.
         steps: Optimization steps.
         lr: Peak learning rate of Adam, in units of the pixel range [0, 1].
-        total_variation: Weight of the total variation.
+        total_variation: Weight of the total variation; None for what suits the images' size and
+            color (`usual_variation`).
         group: Weight of the agreement between restarts.
         batch_norm: Weight of the batch-norm statistics (eq. 8), on networks that have them.
         restarts: How many search side by side.

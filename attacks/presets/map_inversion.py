@@ -24,8 +24,8 @@ from fedaudit.core.shared import Update
 # in benchmarks/.
 PIXEL_LR = 0.05
 """Peak step size in pixels, in units of the range [0, 1]."""
-BLIND_SHARE = 2 / 3
-"""Of the usual weight of the total variation, by spans: 0.2 at 32 px, as unknown_head.py has it."""
+USUAL_SHARE = 2 / 3
+"""Of what the total variation weighs in `gan_inversion`: 0.2 at 32 px, as it had at every size."""
 SHARP = 3e-5
 """Floor of a goal above which a search with the whole update does better than its maps alone."""
 DAMPING = 1e-5
@@ -51,8 +51,8 @@ class MapInversion:
     Args:
         candidates: Generated faces that are tried as a start.
         descent_steps: First-order steps an image toward its map.
-        total_variation: Weight of the total variation in them; None for what suits the images'
-            size and color (`usual_variation`), or two thirds of it where a head is private.
+        total_variation: Weight of the total variation in them; None for two thirds of what suits
+            `gan_inversion` at the images' size and color (`usual_variation`).
         solve_steps: Gauss–Newton steps an image, at most; 0 leaves them out. About 2 CPU seconds
             each for a gray 32×32 image.
         search_steps: Steps an image of `gan_inversion`, where no early map is known.
@@ -120,6 +120,7 @@ class MapInversion:
             optimizer="signed_adam",
             rounds=1,
             total_variation=self.total_variation,
+            usual_share=USUAL_SHARE,
             match="maps",
         )
         start = Stage(varies=Latent(candidates=self.candidates), steps=0, lr=1.0)
@@ -133,7 +134,7 @@ class MapInversion:
             steps=self.descent_steps,
             lr=PIXEL_LR,
             total_variation=self.total_variation,
-            usual_share=BLIND_SHARE,
+            usual_share=USUAL_SHARE,
         )
         return self._attack(descent, damping=SPAN_DAMPING)
 

@@ -40,9 +40,9 @@ from noise."""
 # The same photo, half of whose entries are gone: of seven layers four follow from noise, to 1e-8
 # and less, three miss 3e-3 to 1e-2 and are wrong; from images by the four these miss 2e-7 and less.
 # With one layer that is wrong among them a search ends at SSIM 0.74, without at 0.94.
-KEPT_PREDICTED, LEAST_MISSED = 1e-3, 1e-5
+KEPT_PREDICTED, LAST_PREDICTED, EXACT = 1e-3, 1e-4, 1e-5
 """Of numbers that are known as they are, the relative square of what is missed at which a gradient
-is believed enough to show images by, and at last: they are met exactly, or something is wrong."""
+is believed enough to show images by; at last; and below which it is not looked for again."""
 # Where the largest tenth was kept, a photo of p09 and one of p10 come to 0.60 and 0.76 by gradients
 # that miss 1e-5 to 3e-4: some channels of a layer's inputs are small, and keep next to nothing.
 SPARE = 1.5
@@ -92,11 +92,11 @@ def complete_evidence(
     seen = _uses(evidence, show(_with(evidence, first)).images.to(evidence.like))
     # What lies behind layers that are known follows from what enters them.
     before = list(uses)[: list(uses).index(list(first)[-1])]
-    done = {n for n, one in first.items() if evidence.signs or one.missed <= LEAST_MISSED}
+    done = {n for n, one in first.items() if evidence.signs or one.missed <= EXACT}
     sent = {name: seen[name] for name in before if name in likely and name not in done}
     then = {**first, **_completed(evidence, sent, steps, tell)}
     if not evidence.signs:
-        then = {name: one for name, one in then.items() if one.missed <= LEAST_MISSED}
+        then = {name: one for name, one in then.items() if one.missed <= LAST_PREDICTED}
     enough = _numbers(uses, list(then)) >= ENOUGH * evidence.pixels
     return _with(evidence, then) if enough else None
 

@@ -147,7 +147,7 @@ def test_pruned_gradients_follow_from_what_was_kept(
         evidence, lambda _: shown(photos[:1]), 30, lambda *step: told.append(step)
     )
     assert whole is not None
-    assert {"2.weight", "4.weight"} <= whole.completed
+    assert "4.weight" in whole.completed
     assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
     assert all(0 < done <= planned for done, planned, _ in told)
     for name in whole.completed:
@@ -160,7 +160,7 @@ def test_pruned_gradients_follow_from_what_was_kept(
 def test_a_pruned_search_goes_by_completed_gradients(
     gradient: dict[str, Tensor], photos: Tensor
 ) -> None:
-    attack = subspace_matching(steps=15, polish=0, mends=0, complete_steps=10)
+    attack = subspace_matching(steps=15, polish=0, mends=0)
     found = attack(pruned(gradient, 0.7), generator=torch.Generator().manual_seed(0))
     assert (found.searched_by, found.adaptive) == ("completed spans", "known")
     assert float(PSNR()(photos[:1], found.images)) > 18

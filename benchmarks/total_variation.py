@@ -10,8 +10,8 @@
 network, fresh; undefended, or with noise whose size the attack is told. The rule was derived for
 `gan_inversion`, with the feature map that the update gives away, and confirmed on a photo each of
 p01 and p02 of OpenPeople; here p09 and p10 are attacked (of ORL, the last two people). `rule` is
-what the attack takes by default, beside what it took at every size before: 0.3, of
-`inverting_gradients` 0.05.
+what the rule gives: the default, but for `gias`, `gifd` and `gion`, which stay at 0.001. Beside it
+stands what the attack takes, or took, at every size.
 """
 
 import argparse
@@ -48,7 +48,7 @@ ATTACKS = {
     "grad_inversion": (grad_inversion, 0.05),
     "map_inversion, descent": (partial(MapInversion, solve_steps=0), 0.2),
 }
-"""Each, and the weight that it had at every size before."""
+"""Each, and the weight that it has, or had, at every size."""
 
 
 def noisy(update: Mapping[str, Tensor], times: float, seed: int) -> dict[str, Tensor]:

@@ -144,7 +144,8 @@ def gather(seen: Observation) -> Evidence:
     network = adopt(build(seen.model, seen.before), shape)
     model = replay_mode(network, possible_training(network, seen)).to(device)
     training_part = trained_part(model, payload.tensors, shape)
-    target = {n: value for n, value in mean_gradient(seen, payload).items() if n in training_part}
+    whole = mean_gradient(seen, payload, sparse=adaptation.sparse)
+    target = {n: value for n, value in whole.items() if n in training_part}
     # Adam's steps keep the signs of a gradient but not its rank, which is what gives maps away.
     adam = _is_adam(seen)
     first_fc = None
@@ -217,7 +218,7 @@ def gather_inputs(seen: Observation) -> Evidence:
     adaptation = adapt_to(seen)
     if adaptation.special:
         adaptation = replace(adaptation, special=()).missing(adaptation.special[0].name)
-    target = mean_gradient(seen, adaptation.update or update)
+    target = mean_gradient(seen, adaptation.update or update, sparse=adaptation.sparse)
     device = next(iter(target.values())).device
     network = build(seen.model, seen.before)
     model = replay_mode(network, possible_training(network, seen)).to(device)
@@ -292,18 +293,22 @@ def _basics(seen: Observation) -> tuple[int, tuple[int, int, int], Update]:
     return seen.batch_size, seen.image_shape, seen.update
 
 
-def mean_gradient(seen: Observation, update: Update) -> dict[str, Tensor]:
+def mean_gradient(seen: Observation, update: Update, *, sparse: bool = False) -> dict[str, Tensor]:
     """The client's mean gradient; for several local steps, the mean over them.
 
     Weight decay and FedProx's pull are subtracted. Adam's delta is left as the mean of steps of
     about the learning rate, nearly the gradient's sign. Where the settings are not known the scale
-    is not known either, which cosine distances do not mind.
+    is not known either, which cosine distances do not mind. Of a `sparse` update what is zero was
+    left out, and stays zero: of weight decay it shows nothing that could be subtracted.
     """
     if update.kind == "gradient":
         return dict(update.tensors)
     if seen.training is None:
         return {name: -value for name, value in update.tensors.items()}
-    return without_pulls(update.tensors, seen.before, seen.training)
+    slopes = without_pulls(update.tensors, seen.before, seen.training)
+    if sparse:
+        return {name: slope * (update.tensors[name] != 0) for name, slope in slopes.items()}
+    return slopes
 
 
 def _is_clean(seen: Observation, update: Update) -> bool:

@@ -10,7 +10,8 @@ from fedaudit.attacks.search.variables import Pixels
 # --attack grad_inversion --people p01 p02 --photos 1 --weights 0.05 0.2 0.5): 0.36, 0.54, 0.67.
 # But through a trained one at 32 px three photos lose 0.1 with 0.3 in place of 0.05.
 USUAL_SHARE = 1 / 6
-"""Of what the total variation weighs in `gan_inversion`: 0.05 at 32 px, as it had at every size."""
+"""Of what the total variation weighs in `gan_inversion`: 0.05 of gray photos at 32 px, as it had at
+every size."""
 
 
 @with_paper_settings(  # in units of the weight of its squared distance, 1e-3

@@ -25,7 +25,8 @@ from fedaudit.core.shared import Update
 PIXEL_LR = 0.05
 """Peak step size in pixels, in units of the range [0, 1]."""
 USUAL_SHARE = 2 / 3
-"""Of what the total variation weighs in `gan_inversion`: 0.2 at 32 px, as it had at every size."""
+"""Of what the total variation weighs in `gan_inversion`: 0.2 of gray photos at 32 px, as it had at
+every size."""
 SHARP = 3e-5
 """Floor of a goal above which a search with the whole update does better than its maps alone."""
 DAMPING = 1e-5

@@ -21,7 +21,7 @@ from fedaudit.attacks.evidence.completed_gradients import (
     known_per_unknown,
 )
 from fedaudit.attacks.evidence.known_entries import KnownEntries
-from fedaudit.attacks.evidence.layer_inputs import Use
+from fedaudit.attacks.evidence.layer_inputs import Use, matrices_of
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.core.protocols import Progress
 from fedaudit.core.reconstruction import Reconstruction
@@ -76,7 +76,7 @@ def complete_evidence(
     shares = {n: known_per_unknown(evidence.known[n], *use) for n, use in uses.items()}
     likely = [name for name, share in shares.items() if share >= FROM_IMAGES]
     if not evidence.signs:
-        likely = [name for name in likely if _is_even(evidence.known[name], *uses[name])]
+        likely = [name for name in likely if _reaches_all(evidence.known[name], *uses[name])]
     if _numbers(uses, likely) < ENOUGH * evidence.pixels:
         return None
     from_noise = FROM_NOISE if evidence.signs else KEPT_FROM_NOISE
@@ -125,12 +125,12 @@ def _numbers(uses: Mapping[str, Use], names: list[str]) -> float:
     return sum(uses[name][1][0].numel() for name in names)
 
 
-def _is_even(known: KnownEntries, layer: nn.Module, inputs: Tensor) -> bool:
-    """Whether of every channel of what enters a layer enough is known, or nothing (dead ones)."""
-    if not isinstance(layer, nn.Conv2d) or layer.groups > 1:
-        return True
-    each = (known.known & (known.numbers != 0)).float().sum((0, 2, 3))
-    return not bool(((each > 0) & (each < SPARE * inputs[:, 0].numel())).any())
+def _reaches_all(known: KnownEntries, layer: nn.Module, inputs: Tensor) -> bool:
+    """Whether of every channel that enters a layer enough is known, or nothing, of dead ones."""
+    given = matrices_of(layer, (known.known & (known.numbers != 0)).double()).sum(1)
+    channels = inputs.shape[1 if known.numbers.dim() > 2 else -1]
+    each = given.view(channels, -1).sum(1)
+    return not bool(((each > 0) & (each < SPARE * inputs.numel() / channels)).any())
 
 
 def _completed(

@@ -15,6 +15,7 @@ from fedaudit.attacks.adaptive.assumptions import as_assumed, assume
 from fedaudit.attacks.evidence.labels.of_images import in_order_of_labels
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.presets.grad_inversion import grad_inversion
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.image_priors import usual_variation
 from fedaudit.attacks.search.matching_attack import MatchingAttack
@@ -165,6 +166,8 @@ def test_the_variation_grows_with_the_root_of_what_is_unknown(intercept: Interce
     ]
     assert evidence.pixels == 32 * 32  # ORL is gray, and the update proves it
     assert [stage.total_variation for stage in weights] == [0.3, 0.7]
+    (pixels,) = adjust(grad_inversion().stages, evidence, generated=False)
+    assert pixels.total_variation == pytest.approx(0.05)
 
 
 def test_a_vision_transformer_gives_one_photo_away_at_once() -> None:

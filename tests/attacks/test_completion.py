@@ -169,7 +169,8 @@ def test_a_pruned_search_goes_by_completed_gradients(
 def test_what_was_left_out_is_not_taken_for_weight_decay(gradient: dict[str, Tensor]) -> None:
     lr, decay = 0.01, 5e-4
     seen = pruned(gradient, 0.7)
-    (sent,) = seen.shared
+    sent = seen.update
+    assert sent is not None
     steps = {
         n: -lr * (g + decay * seen.before[n]) * (sent.tensors[n] != 0) for n, g in gradient.items()
     }

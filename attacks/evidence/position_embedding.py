@@ -3,6 +3,9 @@
 Tokens are patches times W plus bias plus their place's embedding, so that the gradient of the
 embedding of place p is δ_p itself, and that of W is Σ_p δ_p x_pᵀ: a linear system for the patches
 x_p, in milliseconds (Lu et al., CVPR 2022, "APRIL", solve for them through the attention instead).
+
+Local training changes nothing of that: what enters W are pixels, the same in every step, and both
+gradients are added up over the steps by the same factors, of momentum and learning rates alike.
 """
 
 import math
@@ -17,6 +20,8 @@ from fedaudit.attacks.evidence.reading import Reading
 
 RESIDUAL = 1e-3
 """Share of the gradient of W that the patches may leave unexplained: float32 leaves 1e-5."""
+PIXEL_ERROR = 0.05
+"""Standard error of a pixel, as the residual tells it, above which nothing is proven."""
 LINEAR = 1e-4
 """Error up to which what comes before W is taken to scale and shift each channel."""
 
@@ -24,15 +29,21 @@ LINEAR = 1e-4
 def photo_by_position(reading: Reading) -> Tensor | None:
     """The photo `[1, C, H, W]` behind one image's update; None where this does not apply.
 
-    It applies to one image, to a network with one embedding a place, with no more places than the
-    width of a token, before which nothing but a channel's scale and offset is applied.
+    It applies to one image, after one step or many of SGD; to a network with one embedding a place,
+    with fewer places than the width of a token, before which nothing but a channel's scale and
+    offset is applied. More equations than unknowns, that all hold, prove it.
     """
     if reading.count != 1 or reading.private:
         return None
     for name, layer in patch_layers(reading):
         gradient = reading.target[name].flatten(1).double()
-        patches = _solve(reading, gradient, places(reading.shape[1:], layer))
-        if patches is not None:
+        solved = _solve(reading, gradient, places(reading.shape[1:], layer))
+        scale = channel_scale(reading, layer) if solved else None
+        if solved is None or scale is None:
+            continue
+        patches, errors = solved
+        contrast = float((scale[1] - scale[0]).abs().min())
+        if float(errors.square().mean().sqrt()) <= PIXEL_ERROR * contrast:
             return pixels(reading, layer, patches[None])
     return None
 
@@ -57,11 +68,14 @@ def places(size: Sequence[int], layer: nn.Conv2d) -> int:
     return math.prod(n // k for n, k in sides)
 
 
-def _solve(reading: Reading, gradient: Tensor, places: int) -> Tensor | None:
-    """Patches `[P, F]` from the embedding of places that explains W's gradient `[D, F]` best."""
+def _solve(reading: Reading, gradient: Tensor, places: int) -> tuple[Tensor, Tensor] | None:
+    """Patches `[P, F]` from the embedding of places that explains W's gradient `[D, F]` best.
+
+    And the standard error `[P]` of their numbers, as in any linear regression.
+    """
     width = len(gradient)
     best, least = None, RESIDUAL * float(gradient.norm())
-    if places > width:
+    if places >= width:
         return None
     for value in reading.target.values():
         if value.dim() not in (2, 3) or value.shape[-1] != width:
@@ -74,7 +88,9 @@ def _solve(reading: Reading, gradient: Tensor, places: int) -> Tensor | None:
             patches = torch.linalg.lstsq(upstream, gradient, driver="gelsd").solution
             left = float((upstream @ patches - gradient).norm())
             if left < least:
-                best, least = patches, left
+                noise = left / math.sqrt((width - places) * gradient.shape[1])
+                spread = torch.linalg.pinv(upstream).square().sum(1).sqrt()
+                best, least = (patches, noise * spread), left
     return best
 
 

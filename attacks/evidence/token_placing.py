@@ -31,7 +31,6 @@ from fedaudit.attacks.evidence.patch_borders import by_borders
 from fedaudit.attacks.evidence.position_embedding import (
     channel_scale,
     patch_layers,
-    photo_by_position,
     pixels,
     places,
 )
@@ -189,12 +188,6 @@ class _Fit:
         solution = torch.linalg.lstsq(left_open.T, rest.T).solution
         patches: Tensor = solution[1:].T @ self.front.span
         return patches
-
-
-def exact_photos(reading: Reading, seed: int = 0) -> Tensor | None:
-    """The photos `[N, C, H, W]` of a transformer by either closed form; None where none applies."""
-    photo = photo_by_position(reading)
-    return photos_by_tokens(reading, seed) if photo is None else photo
 
 
 def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:

@@ -17,12 +17,12 @@ from fedaudit.attacks.adaptive.defense_adaptation import Attacker
 from fedaudit.attacks.adaptive.mixture_arithmetic import Coefficients
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.evidence.labels.of_images import labels_of_images
-from fedaudit.attacks.evidence.token_placing import exact_photos
 from fedaudit.attacks.gathering.gather import Evidence, gather, gather_inputs
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.search.augmented_views import begin_of_views, one_a_photo
 from fedaudit.attacks.search.batch_norm_prior import prior_of
 from fedaudit.attacks.search.checkpoint import Checkpoint
+from fedaudit.attacks.search.closed_form import solve_photos
 from fedaudit.attacks.search.color_fit import fit_colors
 from fedaudit.attacks.search.completion import complete_evidence
 from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
@@ -358,9 +358,8 @@ class MatchingAttack:
                 pruned=leading.pruned,
             )
             scene.restarts = STARTS if any(one.average for one in stages) else self.restarts
-        exact = exact_photos(evidence, seed) if leading is not None else None
-        if exact is not None and leading is not None and not leading.bears_out(exact):
-            exact = None
+        solves = by_spans or self.spans_first
+        exact = solve_photos(evidence, leading, seed) if solves else None
         if isinstance(matching, Matching) and evidence.photos.transforms and dummy is None:
             evidence.photos.choose(matching.distance_in_place, scene.generic_faces(GENERIC))
         trace = Trace(steps_of(stages, scene) if exact is None else 1, progress, self.seconds)

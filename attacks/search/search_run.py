@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedaudit.attacks.evidence.labels.of_images import in_order_of_labels
 from fedaudit.attacks.search.checkpoint import Checkpoint
+from fedaudit.attacks.search.closed_form import ClosedForm
 from fedaudit.attacks.search.comparison import Comparison, free_rows
 from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.faint_images import redraw_faint
@@ -35,7 +36,7 @@ class SearchRun:
         stages: In order.
         trace: Counts every step.
         penalty: Called as each stage begins: what it adds for images; None for nothing.
-        exact: Images `[N, C, H, W]` that closed forms give: there is nothing to search then.
+        exact: What a closed form gives: there is nothing to search then.
         checkpoint: Where to keep how far it is; None keeps nothing.
         attack: The attack's settings, as text, for the checkpoint.
         started: CPU seconds of the process when the attack began.
@@ -48,7 +49,7 @@ class SearchRun:
     checkpoint: Checkpoint | None = None
     attack: str = ""
     started: float = field(default_factory=time.process_time)
-    exact: Tensor | None = None
+    exact: ClosedForm | None = None
     earlier_seconds: float = 0.0
     _last_saved: float = field(default_factory=time.monotonic)
 
@@ -84,15 +85,15 @@ class SearchRun:
 
     @property
     def closed_form(self) -> bool:
-        """Whether the images follow by arithmetic, and layers' inputs bear each of them out."""
-        spans = self.scene.leading
-        return self.exact is not None and spans is not None and spans.distance(self.exact) <= SEEN
+        """Whether the images follow by arithmetic, and equations to spare bear them out."""
+        return self.exact is not None and self.exact.proven
 
     def search(self) -> None:
         """All stages, in order; none where closed forms say it all."""
         if self.exact is not None:
-            known = self.exact
-            self._offer([one[None] for one in known], lambda images: images, self.scene.spans)
+            self._offer(
+                [one[None] for one in self.exact.images], lambda images: images, self.scene.spans
+            )
             self.trace.add(float(self.best.min()))
             return
         result = StageResult(self.images)

@@ -22,6 +22,8 @@ RESIDUAL = 1e-3
 """Share of the gradient of W that the patches may leave unexplained: float32 leaves 1e-5."""
 PIXEL_ERROR = 0.05
 """Standard error of a pixel, as the residual tells it, above which nothing is proven."""
+CLASS_TOKENS = 4
+"""Rows that an embedding may have beside those of patches."""
 LINEAR = 1e-4
 """Error up to which what comes before W is taken to scale and shift each channel."""
 
@@ -78,13 +80,8 @@ def _solve(reading: Reading, gradient: Tensor, places: int) -> tuple[Tensor, Ten
     if places >= width:
         return None
     for value in reading.target.values():
-        if value.dim() not in (2, 3) or value.shape[-1] != width:
-            continue
-        places_gradient = value.reshape(-1, width).double()
-        if not places <= len(places_gradient) <= places + 4:
-            continue  # a few tokens of classes may stand beside the patches
-        for first in {len(places_gradient) - places, 0}:
-            upstream = places_gradient[first : first + places].T
+        for stack in stacks_of_places(value, width, places):
+            upstream = stack.mT.double()
             patches = torch.linalg.lstsq(upstream, gradient, driver="gelsd").solution
             left = float((upstream @ patches - gradient).norm())
             if left < least:
@@ -92,6 +89,19 @@ def _solve(reading: Reading, gradient: Tensor, places: int) -> tuple[Tensor, Ten
                 spread = torch.linalg.pinv(upstream).square().sum(1).sqrt()
                 best, least = (patches, noise * spread), left
     return best
+
+
+def stacks_of_places(value: Tensor, width: int, places: int) -> Iterator[Tensor]:
+    """The parts `[P, D]` of a parameter's gradient that may be of an embedding of each place.
+
+    A few tokens of classes may stand beside the patches.
+    """
+    if value.dim() not in (2, 3) or value.shape[-1] != width:
+        return
+    rows = value.reshape(-1, width)
+    if places <= len(rows) <= places + CLASS_TOKENS:
+        for first in sorted({len(rows) - places, 0}, reverse=True):
+            yield rows[first : first + places]
 
 
 def pixels(reading: Reading, layer: nn.Conv2d, patches: Tensor) -> Tensor | None:

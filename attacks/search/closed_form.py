@@ -1,13 +1,17 @@
 """Photos that follow from an update by arithmetic, where nothing is left to search."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from fedaudit.attacks.evidence.known_entries import KnownEntries, rounded_entries
 from fedaudit.attacks.evidence.position_embedding import photo_by_position
+from fedaudit.attacks.evidence.position_regression import photo_by_regression
 from fedaudit.attacks.evidence.token_placing import photos_by_tokens
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
+from fedaudit.core.observation import Observation
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,18 @@ class ClosedForm:
     proven: bool
 
 
-def solve_photos(evidence: Evidence, spans: SpanMatching | None, seed: int) -> ClosedForm | None:
+def solve_photos(
+    evidence: Evidence, seen: Observation, spans: SpanMatching | None, seed: int
+) -> ClosedForm | None:
     """The photos of a vision transformer; None where no closed form applies.
 
-    One photo by its position embedding proves itself, after many local steps, too. A batch by its
-    tokens must be near to what layers' inputs span: tokens may come out in wrong places.
+    One photo by its position embedding proves itself, after many local steps, too; where steps of
+    Adam or the rounding of weights blur it, the likeliest one is taken. A batch by its tokens must
+    be near to what layers' inputs span: tokens may come out in wrong places.
 
     Args:
         evidence: What was gathered.
+        seen: From it.
         spans: What layers' inputs span, where the attack looks at that.
         seed: Of all randomness.
     """
@@ -39,7 +47,22 @@ def solve_photos(evidence: Evidence, spans: SpanMatching | None, seed: int) -> C
     photo = photo_by_position(evidence)
     if photo is not None:
         return ClosedForm(photo, proven=True)
+    photo = photo_by_regression(evidence, _entries(evidence, seen))
+    if photo is not None:
+        return ClosedForm(photo, proven=False)
     photos = None if spans is None else photos_by_tokens(evidence, seed)
     if photos is None or spans is None or not spans.bears_out(photos):
         return None
     return ClosedForm(photos, proven=spans.distance(photos) <= SEEN)
+
+
+def _entries(evidence: Evidence, seen: Observation) -> Mapping[str, KnownEntries]:
+    """What is known of one image's gradient, and how exactly; {} where that is not known."""
+    if evidence.known or evidence.count != 1:
+        return evidence.known
+    update = evidence.adaptation.update or seen.update
+    if update is None or evidence.signs or not evidence.adaptation.exact:
+        return {}
+    before = seen.before if update.kind == "delta" else None
+    steps = seen.training.steps if seen.training else 1
+    return rounded_entries(evidence.target, update.tensors, before, steps)

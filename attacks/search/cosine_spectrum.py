@@ -7,13 +7,13 @@ their usual size in photos, whose amplitudes fall as one over the frequency (Fie
 are coarse before they are fine by themselves, and need little of it.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.evidence.photo_statistics import cosines
 from fedaudit.attacks.search.variables import Pixels, Scene, StageResult, images_of
 
 
@@ -56,13 +56,4 @@ def _basis(like: Tensor, power: float) -> tuple[tuple[Tensor, Tensor], Tensor]:
     rows, columns = (torch.arange(n, dtype=torch.float64) for n in (height, width))
     units = (1 + torch.hypot(rows[:, None], columns)) ** -power
     units = units / units.square().mean().sqrt()
-    return (_cosines(rows).to(like), _cosines(columns).to(like)), units.to(like)
-
-
-def _cosines(places: Tensor) -> Tensor:
-    """The orthonormal cosine transform (DCT-II) of as many places, a wave a row."""
-    count = len(places)
-    angles = math.pi / count * (places + 0.5) * places[:, None]
-    waves: Tensor = angles.cos() * (2 / count) ** 0.5
-    waves[0] /= 2**0.5
-    return waves
+    return (cosines(rows).to(like), cosines(columns).to(like)), units.to(like)

@@ -200,7 +200,8 @@ class MatchingAttack:
 
         run = begin_of_views(begin, seen, generator) if self.match == "spans" else begin(seen)
         contributing = count_contributing(run.scene.leading, seen) if evidence is None else None
-        completed = self._completed(run, seen, generator) if evidence is None else None
+        asks = evidence is None and run.exact is None
+        completed = self._completed(run, seen, generator) if asks else None
         kept: Any = {"generator": generator, "progress": progress, "checkpoint": checkpoint}
         spent = time.process_time() - start
         if contributing is not None:
@@ -359,7 +360,7 @@ class MatchingAttack:
             )
             scene.restarts = STARTS if any(one.average for one in stages) else self.restarts
         solves = by_spans or self.spans_first
-        exact = solve_photos(evidence, leading, seed) if solves else None
+        exact = solve_photos(evidence, seen, leading, seed) if solves else None
         if isinstance(matching, Matching) and evidence.photos.transforms and dummy is None:
             evidence.photos.choose(matching.distance_in_place, scene.generic_faces(GENERIC))
         trace = Trace(steps_of(stages, scene) if exact is None else 1, progress, self.seconds)

@@ -8,12 +8,16 @@
     python benchmarks/deployed_networks.py --only torchvision:resnet18 --training
     python benchmarks/deployed_networks.py --only --also timm:regnetx_002 torchvision:densenet121
     python benchmarks/deployed_networks.py --only --also torchvision:swin_t --size 112 --batch 4
+    python benchmarks/deployed_networks.py --only timm:vit_base --lr 0.01 --steps 4   # SGD, 4 steps
+    python benchmarks/deployed_networks.py --only timm:vit_base --lr 1e-4 --optimizer adam
 
 Color photos of p09 and p10 of OpenPeople, on whom nothing was tuned; batch norm in evaluation mode,
 or as clients run it by default (`--training`); networks from `fedaudit list networks`, fresh, or
 pre-trained on generated faces (`federation.pretraining`, kept in the cache). A head that starts at
 zero, as torchvision's transformers have it, sends nothing back, and is drawn as it is after a first
-step. "First" is by SFace, of ten people, and beside it the same of the originals.
+step. With --lr a client trains so many steps on all photos, by SGD with momentum 0.9 or by Adam,
+and shares what changed. "First" is by SFace, of ten people, and beside it the same of the
+originals.
 """
 
 import argparse
@@ -24,18 +28,18 @@ from statistics import mean
 
 import torch
 from kept_rows import KeptRows, Row, add_results
-from stock_clients import ATTACKED
+from stock_clients import ATTACKED, delta_of, update_of
 from subspace import Judge, batches
 from torch import nn
 from tuning import add_set, settings
 
 import fedaudit
 from fedaudit.core.observation import ModelSpec
+from fedaudit.core.training import LocalTraining
 from fedaudit.data.openpeople import openpeople
 from fedaudit.federation.pretraining import pretrain
 from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.class_head import find_class_head
-from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, load, parameters_of
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.scoring.pairing import pair
@@ -85,15 +89,41 @@ def network_of(line: Line, seed: int, options: argparse.Namespace) -> nn.Module:
     return model.train(options.training)
 
 
-def attacked(model: nn.Module, line: Line, rows: list[int], number: int, judge: Judge) -> Row:
+def loop_of(line: Line, options: argparse.Namespace) -> LocalTraining | None:
+    """How the client trains; None for one gradient."""
+    if options.lr is None:
+        return None
+    sgd = options.optimizer == "sgd"
+    return LocalTraining(
+        lr=options.lr,
+        steps=options.steps,
+        batch_size=line.batch,
+        momentum=0.9 if sgd else 0.0,
+        optimizer=options.optimizer,
+        batch_norm="train" if options.training else "eval",
+    )
+
+
+def attacked(
+    model: nn.Module,
+    line: Line,
+    rows: list[int],
+    number: int,
+    judge: Judge,
+    local: LocalTraining | None,
+) -> Row:
     """One update, and how near to its photos the attack comes."""
     images, labels = judge.faces.images[rows], torch.arange(line.batch)
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    loss = criterion_of(model)(model(images), labels)
+    if local is None:
+        shared = update_of(model, images, labels)
+    else:
+        shared, _ = delta_of(model, images, labels, local)
     rebuilt = fedaudit.attack(
         model,
-        dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True)),
+        shared,
         "subspace_matching",
+        kind="delta" if local else "gradient",
+        training=local,
         images=line.batch,
         image_shape=(3, line.size, line.size),
         settings=dict(line.settings),
@@ -119,7 +149,9 @@ def measure(line: Line, judge: Judge, kept: KeptRows, options: argparse.Namespac
         "people": list(options.people),
         "constants": [given for given in options.given if "." in given],
     }
-    rows = []
+    local, rows = loop_of(line, options), []
+    if local is not None:
+        key["local"] = asdict(local)
     for seed in options.seeds:
         chosen = list(batches(judge.faces, line.batch, options.targets, seed, options.people))
         done = {row["number"]: row for row in kept.of(key | {"seed": seed})}
@@ -128,7 +160,7 @@ def measure(line: Line, judge: Judge, kept: KeptRows, options: argparse.Namespac
             if number not in done:
                 assert model is not None
                 told = {"seed": seed, "number": number, "photos": photos}
-                done[number] = key | told | attacked(model, line, photos, number, judge)
+                done[number] = key | told | attacked(model, line, photos, number, judge, local)
                 kept.add(done[number])
             row = done[number]
             rows.append(row)
@@ -140,6 +172,8 @@ def measure(line: Line, judge: Judge, kept: KeptRows, options: argparse.Namespac
             )
     state = f"{options.trained} steps" if options.trained else "fresh"
     state += ", training mode" if options.training else ""
+    if local is not None:
+        state += f", {local.steps} × {local.optimizer}, lr {local.lr:g}"
     settings_told = ", ".join(f"{k} = {v}" for k, v in line.settings.items()) or "as it is"
     ssim = [one for row in rows for one in row["SSIM"]]
     psnr = [one for row in rows for one in row["PSNR"]]
@@ -166,6 +200,9 @@ def main() -> None:
     parser.add_argument("--trained", type=int, default=0, help="steps of pre-training")
     parser.add_argument("--training", action="store_true", help="batch norm in training mode")
     parser.add_argument("--people", nargs=2, default=ATTACKED, help="who is attacked")
+    parser.add_argument("--lr", type=float, help="the client trains, by steps of this size")
+    parser.add_argument("--steps", type=int, default=1, help="of them")
+    parser.add_argument("--optimizer", choices=("sgd", "adam"), default="sgd")
     add_set(parser)
     add_results(parser)
     options = parser.parse_args()

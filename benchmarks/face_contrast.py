@@ -5,9 +5,10 @@
 
 Prints the constants of `attacks/search/image_priors.py`, from the photos of p03 to p08 of
 OpenPeople: mean and deviation of each color, and the highlights, a value that so many of a photo's
-numbers are less than. Then, of each person of p01 to p08 by the seven others, how wrong the
-contrast of a photo is that each of them tells (root mean square); and how wrong that of ORL's
-photos, which others took, by those of p03 to p08. p09 and p10, on whom `benchmarks/subspace.py`
+numbers are less than; and those of `attacks/evidence/photo_statistics.py`: the mean of all, and how
+much photos vary in waves of each octave, times (1 + f)³. Then, of each person of p01 to p08 by the
+seven others, how wrong the contrast of a photo is that each of them tells (root mean square); and
+how wrong that of ORL's photos, which others took, by those of p03 to p08. p09 and p10, on whom `benchmarks/subspace.py`
 reports, take no part.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.evidence.photo_statistics import VARIANCES, PhotoStatistics, cosines
 from fedaudit.attacks.search.image_priors import BELOW_HIGHLIGHT
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
@@ -40,6 +42,21 @@ def colors(images: Tensor) -> Tensor:
 def highlights(share: float) -> Callable[[Tensor], Tensor]:
     """What so much of the numbers of each image is less than; `[n, 1]`."""
     return lambda images: images.flatten(1).quantile(share, 1)[:, None]
+
+
+def spectrum(images: Tensor) -> list[tuple[int, list[float]]]:
+    """Of each octave of waves, from so many a side, what `VARIANCES` are of each color."""
+    prior = PhotoStatistics(images[:1].double())
+    rows, columns = (cosines(torch.arange(n).double()) for n in images.shape[2:])
+    apart = torch.einsum("kc,nchw->nkhw", prior.colors, images.double() - images.mean())
+    waves = (rows @ apart @ columns.mT).square().mean(0)
+    share = waves / prior.variances * torch.tensor(VARIANCES)[:, None, None]
+    frequency = torch.hypot(
+        *torch.meshgrid(*(torch.arange(n).double() for n in share.shape[1:]), indexing="ij")
+    )
+    octaves = [2**k for k in range(16) if 2**k < len(rows)]
+    each = [(frequency >= start) & (frequency < 2 * start) for start in octaves]
+    return [(k, share[:, part].mean(1).tolist()) for k, part in zip(octaves, each, strict=True)]
 
 
 def misses(usual: Tensor, own: Tensor) -> Tensor:
@@ -70,6 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{len(known)} photos of {', '.join(KNOWN)}")
     print("mean", *(f"{value:.3f}" for value in pooled.mean(1)))
     print("deviation", *(f"{value:.3f}" for value in pooled.std(1)))
+    print(f"mean of all {float(pooled.mean()):.3f}")
+    for start, each in spectrum(known):
+        print(f"waves from {start}:", *(f"{value:.4f}" for value in each))
     for name, images in (("highlights", known), ("highlights of ORL", elsewhere)):
         bright = highlights(BELOW_HIGHLIGHT)(images)
         print(f"{name} {float(bright.mean()):.3f} (deviation {float(bright.std()):.3f})")

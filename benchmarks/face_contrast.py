@@ -8,8 +8,8 @@ OpenPeople: mean and deviation of each color, and the highlights, a value that s
 numbers are less than; and those of `attacks/evidence/photo_statistics.py`: the mean of all, and how
 much photos vary in waves of each octave, times (1 + f)³. Then, of each person of p01 to p08 by the
 seven others, how wrong the contrast of a photo is that each of them tells (root mean square); and
-how wrong that of ORL's photos, which others took, by those of p03 to p08. p09 and p10, on whom `benchmarks/subspace.py`
-reports, take no part.
+how wrong that of ORL's photos, which others took, by those of p03 to p08. p09 and p10, on whom
+`benchmarks/subspace.py` reports, take no part.
 """
 
 import argparse

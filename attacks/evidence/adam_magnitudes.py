@@ -78,5 +78,6 @@ def _entries(
     is_known = lacking > DISTINCT * error
     lacking = lacking.where(is_known, torch.ones_like(lacking))
     numbers = (EPSILON * step / lacking).where(is_known, torch.zeros_like(step))
-    errors = (error / lacking).where(is_known, torch.full_like(step, torch.inf))
+    # g = ε s / (1 − s), so that its derivative is ε / (1 − s)².
+    errors = (EPSILON * error / lacking.square()).where(is_known, torch.full_like(step, torch.inf))
     return KnownEntries(numbers - training.weight_decay * weight.double() * is_known, errors)

@@ -49,13 +49,13 @@ class Problem:
 
     @classmethod
     def of(cls, layer: nn.Module, numbers: Tensor, errors: Tensor) -> "Problem":
-        """Of numbers like the weight, and relative errors, infinite where they are not known."""
+        """Of numbers like the weight, and their errors, infinite where they are not known."""
         numbers, errors = matrices_of(layer, numbers), matrices_of(layer, errors)
         given = errors.isfinite()
         filled = (given & (numbers != 0)).sum(2, keepdim=True)
         size = (numbers.square().sum(2, keepdim=True) / filled.clamp_min(1)).sqrt()
         unit = numbers / size.clamp_min(1e-300)
-        deviation = errors.where(given, torch.ones_like(errors)) * unit.abs()
+        deviation = errors.where(given, size) / size.clamp_min(1e-300)
         weights = FLOOR / deviation.clamp_min(FLOOR) * given * (size > 0)
         return cls(layer, unit.float(), weights.float(), size)
 

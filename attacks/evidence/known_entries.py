@@ -17,7 +17,7 @@ class KnownEntries:
 
     Attributes:
         numbers: Like the parameter, in double precision; 0 where they are not known.
-        errors: Relative standard errors; infinite where they are not known.
+        errors: Standard errors; infinite where they are not known.
     """
 
     numbers: Tensor
@@ -32,7 +32,9 @@ class KnownEntries:
 def kept_entries(pruned: Mapping[str, Tensor]) -> dict[str, KnownEntries]:
     """What was kept of a gradient, by parameter; what is zero was left out."""
     return {
-        name: KnownEntries(value.double(), torch.where(value != 0, ROUNDED, torch.inf))
+        name: KnownEntries(
+            value.double(), torch.where(value != 0, ROUNDED * value.abs(), torch.inf)
+        )
         for name, value in pruned.items()
         if value.is_floating_point()
     }
@@ -60,12 +62,17 @@ def rounded_entries(
         change = sent[name]
         if not change.is_floating_point():
             continue
-        size = change.double().abs()
-        error = size * torch.finfo(change.dtype).eps
+        spacing = _spacing(change)
         if before is not None and name in before:
-            weight = before[name].to(change)
-            unit = torch.frexp(weight).exponent.double().exp2() * torch.finfo(weight.dtype).eps / 2
-            error = (error.square() + steps * unit.square()).sqrt()
-        relative = error / math.sqrt(12) / size.clamp_min(1e-300)
-        entries[name] = KnownEntries(value.double(), relative.clamp_max(1e30))
+            after = before[name].to(change) + change
+            spacing = (spacing.square() + steps * _spacing(after).square()).sqrt()
+        # Both differ by one factor, of learning rate and steps, and by what decay was subtracted.
+        factor = value.double().norm() / change.double().norm().clamp_min(1e-300)
+        entries[name] = KnownEntries(value.double(), factor * spacing / math.sqrt(12))
     return entries
+
+
+def _spacing(values: Tensor) -> Tensor:
+    """From each number to the next that its type holds."""
+    size = values.abs()
+    return (torch.nextafter(size, size.new_tensor(torch.inf)) - size).double()

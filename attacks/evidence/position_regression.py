@@ -28,6 +28,9 @@ SPARE = 2.0
 """Channels of the embedding all of whose places are known, by places, from which on it is tried."""
 HELD_OUT, PREDICTED = 0.1, 0.1
 """Share of the known numbers that is held out; relative square of them that may be missed."""
+MISFIT = 10.0
+"""Mean square of what is missed, in units of the stated errors, above which something else than one
+photo and these errors is behind the gradient."""
 ROUNDS = 4
 """Turns of photo and δ."""
 PRODUCTS, TOLERANCE = 300, 1e-7
@@ -73,11 +76,10 @@ class _Numbers:
     @classmethod
     def of(cls, numbers: Tensor, errors: Tensor) -> "_Numbers":
         values = numbers.double()
-        deviation = errors.double() * values.abs()
-        known = errors.isfinite()
-        usual = float(deviation[known].square().median()) if bool(known.any()) else 1.0
-        counted = deviation.square().clamp_min(max(FLOOR * usual, 1e-300)).where(known, known + 1)
-        return cls(values, known / counted)
+        known, variance = errors.isfinite(), errors.double().square()
+        usual = float(variance[known].median()) if bool(known.any()) else 1.0
+        counted = variance.clamp_min(max(FLOOR * usual, 1e-300))
+        return cls(values, known / counted.where(known, torch.ones_like(counted)))
 
     def rows(self, which: Tensor) -> "_Numbers":
         return _Numbers(self.values[which], self.weights[which])
@@ -138,7 +140,7 @@ def _regress(gradient: _Numbers, upstream: _Numbers, patches: _Patches) -> Tenso
         missed = (gradient.weights * (gradient.values - delta @ entering).square())[held_out]
         scale = 1 / max(float(missed.mean()), 1e-3)  # errors may be smaller than is stated
     sent = (gradient.weights * gradient.values.square())[held_out].sum()
-    if not float(missed.sum()) < PREDICTED * float(sent):
+    if not float(missed.sum()) < PREDICTED * float(sent) or float(missed.mean()) > MISFIT:
         return None
     last = _System(scale * given, gradient.values, delta, patches)
     return photo if last.variance() < UNSURE * patches.prior.pixel_variance else None

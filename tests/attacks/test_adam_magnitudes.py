@@ -32,7 +32,7 @@ def a_step(*, weight_decay: float = 0.0, steps: int = 1) -> tuple[Tensors, Tenso
 
 def misses(entries: KnownEntries, gradient: torch.Tensor) -> torch.Tensor:
     """By how many standard errors known numbers are off."""
-    off = (entries.numbers - gradient.double()).abs() / gradient.double().abs()
+    off = (entries.numbers - gradient.double()).abs()
     return (off / entries.errors)[entries.known]
 
 

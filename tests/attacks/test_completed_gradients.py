@@ -28,7 +28,7 @@ def smaller_part(gradient: Tensor, share: float, error: float = 1e-3) -> KnownEn
     is_known = gradient.abs() <= gradient.abs().flatten().quantile(share)
     noise = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(2)).double()
     numbers = gradient * (1 + error * noise) * is_known
-    errors = torch.full_like(gradient, error).where(is_known, torch.tensor(torch.inf).double())
+    errors = (error * numbers.abs()).where(is_known, torch.tensor(torch.inf).double())
     return KnownEntries(numbers, errors)
 
 

@@ -1,0 +1,169 @@
+"""One photo out of a vision transformer's update that is no exact gradient."""
+
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fedaudit
+from fedaudit.attacks.evidence.known_entries import KnownEntries, rounded_entries
+from fedaudit.attacks.evidence.photo_statistics import PhotoStatistics
+from fedaudit.attacks.evidence.position_embedding import photo_by_position
+from fedaudit.attacks.evidence.position_regression import photo_by_regression
+from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
+from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Update
+from fedaudit.core.training import LocalTraining
+from fedaudit.models import live_module
+from fedaudit.scoring.image_metrics import PSNR
+
+SIZE = 32
+FOUR_STEPS = LocalTraining(
+    lr=0.01, steps=4, batch_size=1, momentum=0.9, weight_decay=5e-4, batch_norm="eval"
+)
+ADAM = LocalTraining(lr=1e-3, batch_size=1, optimizer="adam", batch_norm="eval")
+
+
+def transformer(head: float = 0.02) -> nn.Module:
+    """Timm's, small: 16 places of 8 × 8 pixels, 96 numbers a token; a head of that deviation."""
+    torch.manual_seed(0)
+    network: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224", img_size=SIZE, patch_size=8, embed_dim=96, depth=2, num_classes=5
+    )
+    nn.init.normal_(network.get_parameter("head.weight"), std=head)
+    return network.eval()
+
+
+def drawn(seed: int = 1) -> Tensor:
+    """A smooth image."""
+    noise = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(noise, (SIZE, SIZE), mode="bicubic", align_corners=True).clamp(0, 1)
+
+
+def trained(model: nn.Module, local: LocalTraining, photos: list[Tensor]) -> dict[str, Tensor]:
+    """What changed after a step on each of the photos in turn."""
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer: torch.optim.Optimizer
+    if local.optimizer == "adam":
+        optimizer = torch.optim.Adam(model.parameters(), local.lr)
+    else:
+        optimizer = torch.optim.SGD(
+            model.parameters(), local.lr, local.momentum, weight_decay=local.weight_decay
+        )
+    for step in range(local.steps):
+        optimizer.zero_grad()
+        F.cross_entropy(model(photos[step % len(photos)]), torch.tensor([3])).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    delta = {name: p.detach() - before[name] for name, p in model.named_parameters()}
+    model.load_state_dict(before, strict=False)
+    return delta
+
+
+def evidence_of(
+    delta: dict[str, Tensor], local: LocalTraining, model: nn.Module
+) -> tuple[Evidence, Observation]:
+    seen = Observation(
+        model=ModelSpec(live_module.FACTORY, {"module": model, "redrawn": ()}),
+        before=model.state_dict(),
+        shared=(Update("delta", delta),),
+        image_shape=(3, SIZE, SIZE),
+        batch_size=1,
+        training=local,
+    )
+    return gather_inputs(seen), seen
+
+
+def attacked(delta: dict[str, Tensor], local: LocalTraining, model: nn.Module) -> Reconstruction:
+    return fedaudit.attack(
+        model,
+        delta,
+        "subspace_matching",
+        kind="delta",
+        training=local,
+        images=1,
+        image_shape=(3, SIZE, SIZE),
+    )
+
+
+def decibels(photo: Tensor, found: Tensor) -> float:
+    return float(PSNR()(photo, found).mean())
+
+
+def test_many_local_steps_hide_nothing_of_one_photo() -> None:
+    """Though later layers' inputs drift: true ones are far from what is spanned by then."""
+    model, photo = transformer(), drawn()
+    delta = trained(model, FOUR_STEPS, [photo])
+    found = attacked(delta, FOUR_STEPS, model)
+    assert found.closed_form
+    assert found.searched_by == "closed form"
+    assert found.objective > 1e-2  # the mean squared sine of the drifted layers
+    assert decibels(photo, found.images) > 50
+
+
+def test_photos_that_change_from_step_to_step_are_not_taken_for_one() -> None:
+    model = transformer()
+    evidence, _ = evidence_of(trained(model, FOUR_STEPS, [drawn(1), drawn(2)]), FOUR_STEPS, model)
+    assert photo_by_position(evidence) is None
+    entries = rounded_entries(evidence.target, evidence.target, None, 1)
+    assert photo_by_regression(evidence, entries) is None
+
+
+def test_a_step_of_adam_gives_the_photo() -> None:
+    """Of gradients as small as a large transformer's: this one's head is small for that."""
+    model, photo = transformer(head=2e-4), drawn()
+    delta = trained(model, ADAM, [photo])
+    evidence, _ = evidence_of(delta, ADAM, model)
+    assert evidence.signs
+    assert photo_by_position(evidence) is None  # steps are no gradient
+    found = attacked(delta, ADAM, model)
+    assert not found.closed_form  # the likeliest photo, not the only one
+    assert decibels(photo, found.images) > 25
+
+
+def test_rounding_of_small_steps_is_known_and_met() -> None:
+    model, photo = transformer(), drawn()
+    local = replace(FOUR_STEPS, lr=1e-5, weight_decay=0.0)
+    delta = trained(model, local, [photo])
+    evidence, seen = evidence_of(delta, local, model)
+    exact = trained(model.double(), local, [photo.double()])
+    model.float()
+    entries = rounded_entries(evidence.target, delta, seen.before, local.steps)
+    for name in ("patch_embed.proj.weight", "pos_embed"):
+        factor = evidence.target[name].double().norm() / delta[name].double().norm()
+        standard = factor * (delta[name].double() - exact[name]) / entries[name].errors
+        assert 0.5 < float(standard.square().median().sqrt()) / 0.6745 < 2, name
+    photo_found = photo_by_regression(evidence, entries)
+    assert photo_found is not None
+    assert decibels(photo, photo_found) > 20
+    # Errors that are stated a hundred times too small are not what rounding leaves.
+    wrong = {n: KnownEntries(e.numbers, e.errors * 1e-2) for n, e in entries.items()}
+    assert photo_by_regression(evidence, wrong) is None
+
+
+def test_what_is_mostly_noise_is_no_photo() -> None:
+    model, photo = transformer(), drawn()
+    local = replace(FOUR_STEPS, weight_decay=0.0)
+    evidence, _ = evidence_of(trained(model, local, [photo]), local, model)
+    generator = torch.Generator().manual_seed(0)
+    noised, entries = {}, {}
+    for name, value in evidence.target.items():
+        noise = 3 * value.square().mean().sqrt() * torch.randn(value.shape, generator=generator)
+        noised[name] = value + noise
+        deviation = torch.full_like(noise, float(noise.square().mean().sqrt()))
+        entries[name] = KnownEntries(noised[name].double(), deviation.double())
+    assert photo_by_regression(replace(evidence, target=noised), entries) is None
+
+
+def test_what_is_unlikely_of_a_photo_is_what_its_waves_say() -> None:
+    prior = PhotoStatistics(torch.zeros(1, 3, 8, 12, dtype=torch.float64))
+    identity = torch.eye(3 * 8 * 12, dtype=torch.float64).view(-1, 1, 3, 8, 12)
+    inverse = torch.stack([prior.unlikeliness(one).flatten() for one in identity])
+    assert torch.allclose(inverse, inverse.mT)
+    covariance = torch.linalg.inv(inverse)
+    assert float(covariance.diagonal().mean()) == pytest.approx(prior.pixel_variance)
+    neighbors = covariance.view(3, 8, 12, 3, 8, 12)[0, 3, 4, 0, 3]
+    assert neighbors[4] > neighbors[5] > neighbors[8]

@@ -66,7 +66,7 @@ def subspace_matching(
             far from the spans. For one photo behind batch norm in training mode None takes 1, a
             larger weight, twice the steps, and coarse grids before the image's own where it is
             large; then grids take turns, less and less smooth, and what is rougher must explain
-            more to be kept; ten steps of L-BFGS end it, whatever `polish` says.
+            more to be kept; what `polish` says ends it, without a prior.
         polish: L-BFGS steps of 10 iterations at the end, by waves.
         face_colors: Weight of the prior that draws the mean and deviation of a batch's colors to
             those of faces, where batch norm in training mode hides them; their contrast is then

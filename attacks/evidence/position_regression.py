@@ -41,7 +41,7 @@ ROUNDS, STILL = 16, 1e-3
 """Turns of photo and δ, at most; root mean square by which the last of them moves pixels."""
 PRODUCTS, TOLERANCE = 40, 1e-7
 """Of conjugate gradients for a photo, most steps in a turn, and relative length of what is left."""
-SURELY = 300
+SURELY = 100
 """The first of these where a variance is estimated."""
 CHUNK = 64
 """Columns whose Gram matrices are summed at a time, for memory's sake."""
@@ -49,7 +49,7 @@ FLOOR = 1e-3
 """Least variance of a number's error, of the usual one: what is known better counts as much."""
 UNSURE = 0.25
 """Variance of a pixel, of that before anything was known, above which the photo is a guess."""
-PROBES = 4
+PROBES = 2
 """Random images by which that is estimated."""
 
 

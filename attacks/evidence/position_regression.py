@@ -26,8 +26,8 @@ from fedaudit.attacks.evidence.reading import Reading
 
 LARGEST = 1e8
 """Numbers of all Gram matrices beyond which it is not tried: of 8 bytes each, several times."""
-# A photo of p09 through timm's ViT-B/16 at 224 px has 1.3 after a step of Adam at 0.001; with 2 it was
-# left to a search that ended in noise.
+# A photo of p09 through timm's ViT-B/16 at 224 px has 1.3 after a step of Adam at 0.001; with 2 it
+# was left to a search that ended in noise.
 SPARE = 1.2
 """Channels of the embedding all of whose places are known, by places, from which on it is tried."""
 HELD_OUT, PREDICTED = 0.1, 0.1

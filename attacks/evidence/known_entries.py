@@ -67,8 +67,10 @@ def rounded_entries(
             after = before[name].to(change) + change
             spacing = (spacing.square() + steps * _spacing(after).square()).sqrt()
         # Both differ by one factor, of learning rate and steps, and by what decay was subtracted.
-        factor = value.double().norm() / change.double().norm().clamp_min(1e-300)
-        entries[name] = KnownEntries(value.double(), factor * spacing / math.sqrt(12))
+        factor = value.double().norm() / change.double().norm()
+        errors = factor * spacing / math.sqrt(12)
+        # Of what did not change no scale is known.
+        entries[name] = KnownEntries(value.double(), errors.nan_to_num(nan=math.inf))
     return entries
 
 

@@ -77,11 +77,13 @@ def _solve(reading: Reading, gradient: Tensor, places: int) -> tuple[Tensor, Ten
     """
     width = len(gradient)
     best, least = None, RESIDUAL * float(gradient.norm())
-    if places >= width:
+    if places >= width or not bool(gradient.isfinite().all()):
         return None
     for value in reading.target.values():
         for stack in stacks_of_places(value, width, places):
             upstream = stack.mT.double()
+            if not bool(upstream.isfinite().all()):
+                continue
             patches = torch.linalg.lstsq(upstream, gradient, driver="gelsd").solution
             left = float((upstream @ patches - gradient).norm())
             if left < least:

@@ -8,6 +8,7 @@ has errors, too: photo and δ are solved for in turn, each by a linear regressio
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -72,7 +73,9 @@ def photo_by_regression(reading: Reading, known: Mapping[str, KnownEntries]) -> 
         patches = _Patches(layer, black, white, PhotoStatistics(black, reading.grayscale))
         gradient = _Numbers.of(known[name].numbers.flatten(1), known[name].errors.flatten(1))
         for upstream in _embeddings(known, len(gradient.values), places(black.shape[2:], layer)):
-            photo = _regress(gradient, upstream, patches)
+            photo = None
+            with suppress(RuntimeError):  # torch's LinAlgError: of numbers that are no gradient's
+                photo = _regress(gradient, upstream, patches)
             if photo is not None:
                 return photo.clamp(0, 1).to(reading.like)
     return None

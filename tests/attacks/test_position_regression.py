@@ -158,6 +158,25 @@ def test_what_is_mostly_noise_is_no_photo() -> None:
     assert photo_by_regression(replace(evidence, target=noised), entries) is None
 
 
+@pytest.mark.parametrize("wrong", ["patches frozen", "not finite", "huge"])
+def test_numbers_that_are_no_gradient_give_no_photo(wrong: str) -> None:
+    model, photo = transformer(), drawn()
+    local = replace(FOUR_STEPS, weight_decay=0.0)
+    evidence, _ = evidence_of(trained(model, local, [photo]), local, model)
+    target = {name: value.clone() for name, value in evidence.target.items()}
+    patches = target["patch_embed.proj.weight"]
+    if wrong == "patches frozen":
+        patches.zero_()
+    elif wrong == "not finite":
+        patches[0, 0, 0, 0] = torch.nan
+    else:
+        patches.copy_(torch.randn(patches.shape, generator=torch.Generator().manual_seed(0)))
+        patches *= 1e30
+    bad = replace(evidence, target=target)
+    assert photo_by_position(bad) is None
+    assert photo_by_regression(bad, rounded_entries(target, target, None, 1)) is None
+
+
 def test_what_is_unlikely_of_a_photo_is_what_its_waves_say() -> None:
     prior = PhotoStatistics(torch.zeros(1, 3, 8, 12, dtype=torch.float64))
     identity = torch.eye(3 * 8 * 12, dtype=torch.float64).view(-1, 1, 3, 8, 12)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from fedaudit.attacks.evidence.conjugate_gradients import Parts, conjugate_gradients
 from fedaudit.attacks.evidence.layer_inputs import matrices_of, rows_of
 
 FLOOR = 0.01
@@ -169,26 +170,14 @@ class _Jacobian:
 
 
 def _solve(
-    apply: Callable[[Sequence[Tensor]], list[Tensor]], aim: list[Tensor], ridge: float
+    apply: Callable[[Parts], Sequence[Tensor]], aim: Sequence[Tensor], ridge: float
 ) -> list[Tensor]:
-    """Conjugate gradients on a symmetric operator, and so much of the identity."""
-    found = [torch.zeros_like(one) for one in aim]
-    rest, way = aim, aim
-    square = first = _square(aim)
-    for _ in range(PRODUCTS):
-        if square <= TOLERANCE * first:
-            break
-        image = [one + ridge * by for one, by in zip(apply(way), way, strict=True)]
-        along = square / sum(float((a * b).sum()) for a, b in zip(way, image, strict=True))
-        found = [one + along * by for one, by in zip(found, way, strict=True)]
-        rest = [one - along * by for one, by in zip(rest, image, strict=True)]
-        before, square = square, _square(rest)
-        way = [one + square / before * by for one, by in zip(rest, way, strict=True)]
-    return found
+    """What a symmetric operator, and so much of the identity, sends to the aim."""
 
+    def damped(change: Parts) -> Parts:
+        return [one + ridge * by for one, by in zip(apply(change), change, strict=True)]
 
-def _square(parts: Sequence[Tensor]) -> float:
-    return sum(float(one.square().sum()) for one in parts)
+    return conjugate_gradients(damped, aim, steps=PRODUCTS, tolerance=TOLERANCE**0.5)
 
 
 def _balanced(inputs: Tensor, upstream: Tensor) -> Pair:

@@ -20,7 +20,7 @@ POWER, VARIANCES = 3.0, (0.22, 0.012, 0.0006)
 """Variance of brightness, red against blue, green against both in a wave of frequency f, by
 (1 + f)^-`POWER` and the number of pixels."""
 COLORS = ((1, 1, 1), (1, 0, -1), (1, -2, 1))
-"""These three, of red, green and blue."""
+"""Brightness, red against blue, green against both."""
 GRAY = 1e-3
 """Factor of the variances of color where a photo is known to be gray."""
 
@@ -31,6 +31,11 @@ def cosines(places: Tensor) -> Tensor:
     waves: Tensor = (math.pi / count * (places + 0.5) * places[:, None]).cos() * (2 / count) ** 0.5
     waves[0] /= 2**0.5
     return waves
+
+
+def color_directions(like: Tensor) -> Tensor:
+    """`COLORS`, of length 1, as `[3, 3]` of the type and device of another tensor."""
+    return F.normalize(like.new_tensor(COLORS), dim=1)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class PhotoStatistics:
         channels = self.like.shape[1]
         if channels != len(COLORS):
             return torch.eye(channels).to(self.like)
-        return F.normalize(self.like.new_tensor(COLORS), dim=1)
+        return color_directions(self.like)
 
     @cached_property
     def variances(self) -> Tensor:

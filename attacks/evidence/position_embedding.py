@@ -23,9 +23,12 @@ RESIDUAL = 1e-3
 PIXEL_ERROR = 0.05
 """Standard error of a pixel, as the residual tells it, above which nothing is proven."""
 CLASS_TOKENS = 4
-"""Rows that an embedding may have beside those of patches."""
+"""Rows, as of tokens of classes, that an embedding may have beside those of patches."""
 LINEAR = 1e-4
 """Error up to which what comes before W is taken to scale and shift each channel."""
+
+Stack = tuple[str, int]
+"""A parameter, and the first of its rows, of which there is one a place."""
 
 
 def photo_by_position(reading: Reading) -> Tensor | None:
@@ -38,15 +41,18 @@ def photo_by_position(reading: Reading) -> Tensor | None:
     if reading.count != 1 or reading.private:
         return None
     for name, layer in patch_layers(reading):
-        gradient = reading.target[name].flatten(1).double()
-        solved = _solve(reading, gradient, places(reading.shape[1:], layer))
+        number = places(reading.shape[1:], layer)
+        stacks = stacks_of_places(reading, name, number)
+        solved = _solve(reading, reading.target[name].flatten(1).double(), stacks, number)
         scale = channel_scale(reading, layer) if solved else None
         if solved is None or scale is None:
             continue
         patches, errors = solved
         contrast = float((scale[1] - scale[0]).abs().min())
-        if float(errors.square().mean().sqrt()) <= PIXEL_ERROR * contrast:
-            return pixels(reading, layer, patches[None])
+        photo = _pixels(layer, patches[None], scale)
+        exact = float(errors.square().mean().sqrt()) <= PIXEL_ERROR * contrast
+        if exact and is_in_range(photo, PIXEL_ERROR):
+            return photo.clamp(0, 1).to(reading.like)
     return None
 
 
@@ -70,7 +76,9 @@ def places(size: Sequence[int], layer: nn.Conv2d) -> int:
     return math.prod(n // k for n, k in sides)
 
 
-def _solve(reading: Reading, gradient: Tensor, places: int) -> tuple[Tensor, Tensor] | None:
+def _solve(
+    reading: Reading, gradient: Tensor, stacks: Sequence[Stack], places: int
+) -> tuple[Tensor, Tensor] | None:
     """Patches `[P, F]` from the embedding of places that explains W's gradient `[D, F]` best.
 
     And the standard error `[P]` of their numbers, as in any linear regression.
@@ -79,44 +87,62 @@ def _solve(reading: Reading, gradient: Tensor, places: int) -> tuple[Tensor, Ten
     best, least = None, RESIDUAL * float(gradient.norm())
     if places >= width or not bool(gradient.isfinite().all()):
         return None
-    for value in reading.target.values():
-        for stack in stacks_of_places(value, width, places):
-            upstream = stack.mT.double()
-            if not bool(upstream.isfinite().all()):
-                continue
-            patches = torch.linalg.lstsq(upstream, gradient, driver="gelsd").solution
-            left = float((upstream @ patches - gradient).norm())
-            if left < least:
-                noise = left / math.sqrt((width - places) * gradient.shape[1])
-                spread = torch.linalg.pinv(upstream).square().sum(1).sqrt()
-                best, least = (patches, noise * spread), left
+    for stack in stacks:
+        upstream = take(reading.target[stack[0]], stack, places).mT.double()
+        if not bool(upstream.isfinite().all()):
+            continue
+        patches = torch.linalg.lstsq(upstream, gradient, driver="gelsd").solution
+        left = float((upstream @ patches - gradient).norm())
+        if left < least:
+            noise = left / math.sqrt((width - places) * gradient.shape[1])
+            spread = torch.linalg.pinv(upstream).square().sum(1).sqrt()
+            best, least = (patches, noise * spread), left
     return best
 
 
-def stacks_of_places(value: Tensor, width: int, places: int) -> Iterator[Tensor]:
-    """The parts `[P, D]` of a parameter's gradient that may be of an embedding of each place.
+def stacks_of_places(reading: Reading, name: str, places: int) -> list[Stack]:
+    """What may be an embedding of each place that the weight `name` makes tokens of."""
+    width = len(reading.target[name])
+    stacks = []
+    for other, value in reading.target.items():
+        if value.dim() not in (2, 3) or value.shape[-1] != width:
+            continue
+        rows = value.numel() // width
+        if places <= rows <= places + CLASS_TOKENS:
+            stacks += [(other, first) for first in sorted({rows - places, 0}, reverse=True)]
+    return stacks
 
-    A few tokens of classes may stand beside the patches.
+
+def parameters_of_places(reading: Reading) -> set[str]:
+    """The weights of patches, and what may be an embedding of their places."""
+    found: set[str] = set()
+    for name, layer in patch_layers(reading):
+        stacks = stacks_of_places(reading, name, places(reading.shape[1:], layer))
+        if stacks:
+            found |= {name, *(parameter for parameter, _ in stacks)}
+    return found
+
+
+def take(values: Tensor, stack: Stack, places: int) -> Tensor:
+    """The rows `[P, D]` of a parameter, or of numbers like it, that a stack names."""
+    return values.reshape(-1, values.shape[-1])[stack[1] : stack[1] + places]
+
+
+def is_in_range(photo: Tensor, outside: float) -> bool:
+    """Whether pixels leave [0, 1] by so much at most, as a root mean square.
+
+    Where the embedding's gradient was scaled by another factor than W's, as by clipping each of
+    them, what follows is the photo at another contrast.
     """
-    if value.dim() not in (2, 3) or value.shape[-1] != width:
-        return
-    rows = value.reshape(-1, width)
-    if places <= len(rows) <= places + CLASS_TOKENS:
-        for first in sorted({len(rows) - places, 0}, reverse=True):
-            yield rows[first : first + places]
+    return float((photo - photo.clamp(0, 1)).square().mean().sqrt()) <= outside
 
 
-def pixels(reading: Reading, layer: nn.Conv2d, patches: Tensor) -> Tensor | None:
-    """The images `[n, C, H, W]` whose patches `[n, P, F]` enter the layer.
-
-    None where what comes before the layer is not a scale and an offset of each channel.
-    """
-    scale = channel_scale(reading, layer)
-    if scale is None:
-        return None
-    inputs = F.fold(patches.mT, reading.shape[1:], layer.kernel_size, stride=layer.stride)
+def _pixels(layer: nn.Conv2d, patches: Tensor, scale: tuple[Tensor, Tensor]) -> Tensor:
+    """The images `[n, C, H, W]` whose patches `[n, P, F]` enter the layer."""
     zero, one = scale
-    return ((inputs - zero) / (one - zero)).clamp(0, 1).to(reading.like)
+    inputs = F.fold(patches.mT, zero.shape[2:], layer.kernel_size, stride=layer.stride)
+    images: Tensor = (inputs - zero) / (one - zero)
+    return images
 
 
 def channel_scale(reading: Reading, layer: nn.Module) -> tuple[Tensor, Tensor] | None:
@@ -134,6 +160,8 @@ def channel_scale(reading: Reading, layer: nn.Module) -> tuple[Tensor, Tensor] |
                 reading.model(image)
     finally:
         hook.remove()
+    if len(heard) != 3:  # not used, or more than once
+        return None
     zero, one, response = heard
     if zero.shape != noise.shape or ((one - zero) * noise + zero - response).abs().max() > LINEAR:
         return None

@@ -7,7 +7,7 @@ one, by the known numbers, each with its error, and by what photos are like (`ph
 has errors, too: photo and δ are solved for in turn, each by a linear regression.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,13 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedaudit.attacks.evidence.conjugate_gradients import conjugate_gradients
 from fedaudit.attacks.evidence.known_entries import KnownEntries
 from fedaudit.attacks.evidence.photo_statistics import PhotoStatistics
 from fedaudit.attacks.evidence.position_embedding import (
     channel_scale,
+    is_in_range,
     patch_layers,
     places,
     stacks_of_places,
+    take,
 )
 from fedaudit.attacks.evidence.reading import Reading
 
@@ -52,6 +55,8 @@ FLOOR = 1e-3
 """Least variance of a number's error, of the usual one: what is known better counts as much."""
 UNSURE = 0.25
 """Variance of a pixel, of that before anything was known, above which the photo is a guess."""
+OUTSIDE = 0.1
+"""Root mean square by which pixels may leave [0, 1]."""
 PROBES = 2
 """Random images by which that is estimated."""
 
@@ -66,17 +71,21 @@ def photo_by_regression(reading: Reading, known: Mapping[str, KnownEntries]) -> 
     if reading.count != 1 or reading.private:
         return None
     for name, layer in patch_layers(reading):
-        scale = channel_scale(reading, layer) if name in known else None
+        number = places(reading.shape[1:], layer)
+        stacks = [one for one in stacks_of_places(reading, name, number) if one[0] in known]
+        scale = channel_scale(reading, layer) if stacks and name in known else None
         if scale is None:
             continue
         black, white = (part.double() for part in scale)
         patches = _Patches(layer, black, white, PhotoStatistics(black, reading.grayscale))
         gradient = _Numbers.of(known[name].numbers.flatten(1), known[name].errors.flatten(1))
-        for upstream in _embeddings(known, len(gradient.values), places(black.shape[2:], layer)):
+        for stack in stacks:
+            numbers, errors = known[stack[0]].numbers, known[stack[0]].errors
+            upstream = _Numbers.of(take(numbers, stack, number).mT, take(errors, stack, number).mT)
             photo = None
             with suppress(RuntimeError):  # torch's LinAlgError: of numbers that are no gradient's
                 photo = _regress(gradient, upstream, patches)
-            if photo is not None:
+            if photo is not None and is_in_range(photo, OUTSIDE):
                 return photo.clamp(0, 1).to(reading.like)
     return None
 
@@ -98,15 +107,6 @@ class _Numbers:
 
     def rows(self, which: Tensor) -> "_Numbers":
         return _Numbers(self.values[which], self.weights[which])
-
-
-def _embeddings(known: Mapping[str, KnownEntries], width: int, number: int) -> Iterator[_Numbers]:
-    """δ `[D, P]` of whatever may be an embedding of so many places."""
-    for one in known.values():
-        numbers = stacks_of_places(one.numbers, width, number)
-        errors = stacks_of_places(one.errors, width, number)
-        for value, error in zip(numbers, errors, strict=True):
-            yield _Numbers.of(value.mT, error.mT)
 
 
 @dataclass(frozen=True)
@@ -217,17 +217,12 @@ class _System:
         return self.patches.join(torch.cholesky_solve(right, self.factor)[:, :, 0].mT)
 
     def _invert(self, right: Tensor, start: Tensor, steps: int) -> Tensor:
-        """By conjugate gradients (Hestenes & Stiefel 1952)."""
-        found, left = start, right - self._apply(start)
-        near = way = self._precondition(left)
-        size = (left * near).sum()
-        for _ in range(steps):
-            if left.norm() <= TOLERANCE * right.norm():
-                break
-            image = self._apply(way)
-            length = size / (way * image).sum()
-            found, left = found + length * way, left - length * image
-            near = self._precondition(left)
-            size, before = (left * near).sum(), size
-            way = near + size / before * way
+        (found,) = conjugate_gradients(
+            lambda x: [self._apply(x[0])],
+            [right],
+            steps=steps,
+            tolerance=TOLERANCE,
+            start=[start],
+            precondition=lambda x: [self._precondition(x[0])],
+        )
         return found

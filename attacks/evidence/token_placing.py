@@ -31,7 +31,6 @@ from fedaudit.attacks.evidence.patch_borders import by_borders
 from fedaudit.attacks.evidence.position_embedding import (
     channel_scale,
     patch_layers,
-    pixels,
     places,
 )
 from fedaudit.attacks.evidence.reading import Reading
@@ -218,7 +217,7 @@ def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:
         best = min(best, _place_anew(fit, tokens, slots, rough, start), key=lambda one: one[0])
         if best[0] < RIGHT:
             break
-    return pixels(reading, patch, best[1])
+    return front.images(best[1]).clamp(0, 1).to(reading.like)
 
 
 def _front_of(reading: Reading, name: str, patch: nn.Conv2d, layers: FeedForward) -> _Front | None:

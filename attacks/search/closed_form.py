@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedaudit.attacks.evidence.known_entries import KnownEntries, rounded_entries
-from fedaudit.attacks.evidence.position_embedding import photo_by_position
+from fedaudit.attacks.evidence.position_embedding import parameters_of_places, photo_by_position
 from fedaudit.attacks.evidence.position_regression import photo_by_regression
 from fedaudit.attacks.evidence.token_placing import photos_by_tokens
 from fedaudit.attacks.gathering.gather import Evidence
@@ -65,4 +65,5 @@ def _entries(evidence: Evidence, seen: Observation) -> Mapping[str, KnownEntries
         return {}
     before = seen.before if update.kind == "delta" else None
     steps = seen.training.steps if seen.training else 1
-    return rounded_entries(evidence.target, update.tensors, before, steps)
+    target = {name: evidence.target[name] for name in parameters_of_places(evidence)}
+    return rounded_entries(target, update.tensors, before, steps)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.evidence.photo_statistics import color_directions
+
 # Over the 138 photos of p03 … p08 of OpenPeople (MIT) at 64 px (benchmarks/face_contrast.py); means
 # of batches of 8 differ by 0.04 from each other, deviations by 0.02. benchmarks/subspace.py attacks
 # p09 and p10.
@@ -51,10 +53,8 @@ def color_variation(images: Tensor) -> Tensor:
     """
     if images.shape[1] != 3:
         return total_variation(images)
-    red, green, blue = images.unbind(1)
-    parts = (red + green + blue) / 3**0.5, (red - blue) / 2**0.5, (red - 2 * green + blue) / 6**0.5
-    channels = [part * weight for part, weight in zip(parts, COLOR_WEIGHTS, strict=True)]
-    return total_variation(torch.stack(channels, 1))
+    colors = color_directions(images) * images.new_tensor(COLOR_WEIGHTS)[:, None]
+    return total_variation(torch.einsum("kc,nchw->nkhw", colors, images))
 
 
 def usual_variation(unknowns: int) -> float:

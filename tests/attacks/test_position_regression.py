@@ -9,11 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fedaudit
+from fedaudit.attacks.evidence import position_embedding, position_regression
 from fedaudit.attacks.evidence.known_entries import KnownEntries, rounded_entries
 from fedaudit.attacks.evidence.photo_statistics import PhotoStatistics
-from fedaudit.attacks.evidence.position_embedding import photo_by_position
+from fedaudit.attacks.evidence.position_embedding import (
+    parameters_of_places,
+    patch_layers,
+    photo_by_position,
+)
 from fedaudit.attacks.evidence.position_regression import photo_by_regression
 from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
+from fedaudit.attacks.search.closed_form import solve_photos
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
@@ -156,6 +162,35 @@ def test_what_is_mostly_noise_is_no_photo() -> None:
         deviation = torch.full_like(noise, float(noise.square().mean().sqrt()))
         entries[name] = KnownEntries(noised[name].double(), deviation.double())
     assert photo_by_regression(replace(evidence, target=noised), entries) is None
+
+
+def test_an_embedding_of_another_scale_gives_no_photo_at_another_contrast() -> None:
+    """As each parameter that is clipped by itself has."""
+    model = transformer()
+    delta = trained(model, FOUR_STEPS, [drawn()])
+    delta["pos_embed"] /= 2
+    evidence, seen = evidence_of(delta, FOUR_STEPS, model)
+    assert photo_by_position(evidence) is None
+    entries = rounded_entries(evidence.target, delta, seen.before, FOUR_STEPS.steps)
+    assert photo_by_regression(evidence, entries) is None
+
+
+def test_networks_without_places_pay_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their 1×1 convolutions cut images, too: into as many patches as pixels."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was run for nothing")
+
+    for module in (position_embedding, position_regression):
+        monkeypatch.setattr(module, "channel_scale", refuse)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5)
+    ).eval()
+    local = replace(FOUR_STEPS, weight_decay=0.0)
+    evidence, seen = evidence_of(trained(model, local, [drawn()]), local, model)
+    assert [name for name, _ in patch_layers(evidence)] == ["0.weight"]
+    assert parameters_of_places(evidence) == set()
+    assert solve_photos(evidence, seen, None, seed=0) is None
 
 
 @pytest.mark.parametrize("wrong", ["patches frozen", "not finite", "huge"])

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, linearize, vjp, vmap
 
+from fedaudit.attacks.evidence.conjugate_gradients import Parts, conjugate_gradients
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.contrast import settle_contrast
 from fedaudit.attacks.search.map_matching import Goal, SpanGoal, goal_of, span_goal_of
@@ -131,17 +132,12 @@ class _Products:
         self.unit = self.along(noise).square().sum() / noise.square().sum()
 
     def step(self, damping: float) -> Tensor:
-        """As in `_Dense`, by conjugate gradients (Hestenes & Stiefel 1952)."""
-        move, left = torch.zeros_like(self.right), self.right
-        way, size = left, left @ left
-        for _ in range(INNER):
-            image = self._pull(self.along(way))[0] + damping * self.unit * way
-            length = size / (way @ image)
-            move, left = move + length * way, left - length * image
-            size, before = left @ left, size
-            if size < 1e-12 * (self.right @ self.right):
-                break
-            way = left + size / before * way
+        """As in `_Dense`, but truncated."""
+
+        def damped(way: Parts) -> Parts:
+            return [self._pull(self.along(way[0]))[0] + damping * self.unit * way[0]]
+
+        (move,) = conjugate_gradients(damped, [self.right], steps=INNER, tolerance=1e-6)
         return move
 
 

@@ -119,28 +119,32 @@ def _time(
     workers: int,
     costs: Mapping[str, Cost],
 ) -> str:
-    """By what the folder's cells took, and otherwise by what such jobs took on this machine."""
+    """By what the folder's cells took, and otherwise by what such jobs took on this machine.
+
+    A job whose like was measured counts by itself, as one defense's cells may cost a tenth of
+    another's; others of its group count by the mean.
+    """
     if not todo:
         return "none: everything is done"
-    estimate = RemainingTime({job.key: job.group for job in todo}, workers)
-    left, here = {job.key for job in todo}, set()
+    groups = {job.key: job.key if job.key in costs else job.group for job in todo}
+    estimate, here = RemainingTime(groups, workers), set()
     for job in jobs:
-        if job.key not in left and isinstance(job, AttackJob):
+        if job.key not in groups and isinstance(job, AttackJob):
             with suppress(FedauditError):
                 estimate.seen(job.group, folder.trial(job.key).seconds)
                 here.add(job.group)
-    elsewhere = {job.group: costs[job.key] for job in todo if job.key in costs}
-    for group in elsewhere.keys() - here:
-        estimate.seen(group, elsewhere[group].seconds)
-    seconds, measured = estimate.left(), here | elsewhere.keys()
-    attacks = {job.group for job in todo if isinstance(job, AttackJob)}
-    # How long a training took says nothing of how long an attack takes.
-    if seconds is None or (attacks and not attacks & measured):
+    for job in todo:
+        if job.key in costs:
+            for group in {job.key, job.group} - here:
+                estimate.seen(group, costs[job.key].seconds)
+    measured = [job for job in todo if job.key in costs or job.group in here]
+    attacks, known = (sum(isinstance(job, AttackJob) for job in of) for of in (todo, measured))
+    seconds = estimate.left()
+    # How long a training took says nothing of how long an attack takes, and few of many nothing.
+    if seconds is None or 2 * known < attacks:
         return "no estimate before the first cells are done; the progress then shows one"
-    groups = {job.group for job in todo}
-    known, most = len(groups & measured), len(groups)
-    by = f"{known} of {most} kinds of jobs were measured here"
-    more = "" if known == most else ", the others are taken to cost as much"
+    by = f"{len(measured)} of {len(todo)} jobs are like ones that were measured here"
+    more = "" if len(measured) == len(todo) else ", the others are taken to cost as much"
     return f"about {duration_in_words(seconds)}: {by}{more}"
 
 

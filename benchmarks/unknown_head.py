@@ -1,4 +1,4 @@
-"""What a head or a projector that stays on the device keeps from an attacker: docs/benchmarks.md.
+"""What a head or a projector that stays on the device keeps from an attacker.
 
     python benchmarks/unknown_head.py                        # about 40 CPU minutes
     python benchmarks/unknown_head.py --quick                # one target a line, batch 1 and 4
@@ -8,7 +8,7 @@ Updates of the default face network (ORL, 3 clients of 10 people; *trained* is r
 with the same part withheld). Rows: what is withheld, the attack, and how it meets what it does not
 know: `joint` (solved for), `learned` (trained on generated people), `guessed` (random, three
 restarts). *prior-only* runs the same attack on the update of another client, and is scored against
-the person that was attacked.
+the person that was attacked. Measured: docs/benchmarks/layers_and_clients.md.
 """
 
 import argparse

@@ -152,6 +152,7 @@ LINES = (
     ),
     Line("ResNet-50 eval, trained", resnet(50), trained=True, training=False),
     Line("ViT patch 16, fresh", vit, trained=False, training=False),
+    Line("ViT-S, trained, one gradient", timm_vit, trained=True, training=False, lr=0.01),
     Line(
         "ViT-S, four steps, momentum, lr 0.01",
         *(timm_vit, True, False),

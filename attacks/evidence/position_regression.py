@@ -9,23 +9,13 @@ has errors, too: photo and δ are solved for in turn, each by a linear regressio
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from fedaudit.attacks.evidence.conjugate_gradients import conjugate_gradients
 from fedaudit.attacks.evidence.known_entries import KnownEntries
-from fedaudit.attacks.evidence.photo_statistics import PhotoStatistics
-from fedaudit.attacks.evidence.position_embedding import (
-    channel_scale,
-    is_in_range,
-    patch_layers,
-    places,
-    stacks_of_places,
-    take,
-)
+from fedaudit.attacks.evidence.patch_system import Numbers, Patches, PhotoSystem, grams, problems
+from fedaudit.attacks.evidence.position_embedding import is_in_range
 from fedaudit.attacks.evidence.reading import Reading
 
 LARGEST = 1e8
@@ -45,20 +35,10 @@ photo and these errors is behind the gradient."""
 # 0.78 and 0.85 with 20 steps a turn (a script that was not kept).
 ROUNDS, STILL = 16, 1e-3
 """Turns of photo and δ, at most; root mean square by which the last of them moves pixels."""
-PRODUCTS, TOLERANCE = 40, 1e-7
-"""Of conjugate gradients for a photo, most steps in a turn, and relative length of what is left."""
-SURELY = 100
-"""The first of these where a variance is estimated."""
-CHUNK = 64
-"""Columns whose Gram matrices are summed at a time, for memory's sake."""
-FLOOR = 1e-3
-"""Least variance of a number's error, of the usual one: what is known better counts as much."""
 UNSURE = 0.25
 """Variance of a pixel, of that before anything was known, above which the photo is a guess."""
 OUTSIDE = 0.1
 """Root mean square by which pixels may leave [0, 1]."""
-PROBES = 2
-"""Random images by which that is estimated."""
 
 
 def photo_by_regression(reading: Reading, known: Mapping[str, KnownEntries]) -> Tensor | None:
@@ -70,70 +50,16 @@ def photo_by_regression(reading: Reading, known: Mapping[str, KnownEntries]) -> 
     """
     if reading.count != 1 or reading.private:
         return None
-    for name, layer in patch_layers(reading):
-        number = places(reading.shape[1:], layer)
-        stacks = [one for one in stacks_of_places(reading, name, number) if one[0] in known]
-        scale = channel_scale(reading, layer) if stacks and name in known else None
-        if scale is None:
-            continue
-        black, white = (part.double() for part in scale)
-        patches = _Patches(layer, black, white, PhotoStatistics(black, reading.grayscale))
-        gradient = _Numbers.of(known[name].numbers.flatten(1), known[name].errors.flatten(1))
-        for stack in stacks:
-            numbers, errors = known[stack[0]].numbers, known[stack[0]].errors
-            upstream = _Numbers.of(take(numbers, stack, number).mT, take(errors, stack, number).mT)
-            photo = None
-            with suppress(RuntimeError):  # torch's LinAlgError: of numbers that are no gradient's
-                photo = _regress(gradient, upstream, patches)
-            if photo is not None and is_in_range(photo, OUTSIDE):
-                return photo.clamp(0, 1).to(reading.like)
+    for gradient, upstream, patches in problems(reading, known):
+        photo = None
+        with suppress(RuntimeError):  # torch's LinAlgError: of numbers that are no gradient's
+            photo = _regress(gradient, upstream, patches)
+        if photo is not None and is_in_range(photo, OUTSIDE):
+            return photo.clamp(0, 1).to(reading.like)
     return None
 
 
-@dataclass(frozen=True)
-class _Numbers:
-    """A matrix of numbers, and what each counts: one over its error's variance; 0 if unknown."""
-
-    values: Tensor
-    weights: Tensor
-
-    @classmethod
-    def of(cls, numbers: Tensor, errors: Tensor) -> "_Numbers":
-        values = numbers.double()
-        known, variance = errors.isfinite(), errors.double().square()
-        usual = float(variance[known].median()) if bool(known.any()) else 1.0
-        counted = variance.clamp_min(max(FLOOR * usual, 1e-300))
-        return cls(values, known / counted.where(known, torch.ones_like(counted)))
-
-    def rows(self, which: Tensor) -> "_Numbers":
-        return _Numbers(self.values[which], self.weights[which])
-
-
-@dataclass(frozen=True)
-class _Patches:
-    """The patches `[P, F]` that a layer cuts photos into, and what enters it of black and white."""
-
-    layer: nn.Conv2d
-    black: Tensor
-    white: Tensor
-    prior: PhotoStatistics
-
-    def cut(self, images: Tensor) -> Tensor:
-        """The patches of an image `[1, C, H, W]`."""
-        size = self.layer.kernel_size
-        return F.unfold(images, size, stride=size)[0].mT
-
-    def join(self, patches: Tensor) -> Tensor:
-        """The image that these patches make up."""
-        size = self.layer.kernel_size
-        return F.fold(patches.mT[None], self.black.shape[2:], size, stride=size)
-
-    def entering(self, photo: Tensor) -> Tensor:
-        """The patches of a photo in [0, 1], as they enter the layer."""
-        return self.cut(self.black + (self.white - self.black) * photo)
-
-
-def _regress(gradient: _Numbers, upstream: _Numbers, patches: _Patches) -> Tensor | None:
+def _regress(gradient: Numbers, upstream: Numbers, patches: Patches) -> Tensor | None:
     """The photo that explains W's gradient `[D, F]` by δ `[D, P]`, both but for their errors."""
     whole = (upstream.weights > 0).all(1)
     number = upstream.values.shape[1]
@@ -149,7 +75,7 @@ def _regress(gradient: _Numbers, upstream: _Numbers, patches: _Patches) -> Tenso
     blur = (patches.entering(photo).square().mean() / upstream.weights).sum(1, keepdim=True)
     weights = given / (1 + given * blur)
     for _ in range(ROUNDS):
-        system, before = _System(scale * weights, gradient.values, delta, patches), photo
+        system, before = PhotoSystem(scale * weights, gradient.values, delta, patches), photo
         photo, weights = system.solve(photo), given
         entering = patches.entering(photo)
         delta = _upstream_of(entering, gradient.values, given, upstream)
@@ -160,69 +86,13 @@ def _regress(gradient: _Numbers, upstream: _Numbers, patches: _Patches) -> Tenso
     sent = (gradient.weights * gradient.values.square())[held_out].sum()
     if not float(missed.sum()) < PREDICTED * float(sent) or float(missed.mean()) > MISFIT:
         return None
-    last = _System(scale * given, gradient.values, delta, patches)
+    last = PhotoSystem(scale * given, gradient.values, delta, patches)
     return photo if last.variance() < UNSURE * patches.prior.pixel_variance else None
 
 
-def _upstream_of(entering: Tensor, gradient: Tensor, weights: Tensor, sent: _Numbers) -> Tensor:
+def _upstream_of(entering: Tensor, gradient: Tensor, weights: Tensor, sent: Numbers) -> Tensor:
     """δ `[D, P]` by the gradient's numbers and its own, patches `[P, F]` given."""
-    system = _grams(weights, entering)
+    system = grams(weights, entering)
     right = (weights * gradient) @ entering.mT + sent.weights * sent.values
     solution: Tensor = torch.linalg.solve(system + torch.diag_embed(sent.weights), right)
     return solution
-
-
-def _grams(weights: Tensor, rows: Tensor) -> Tensor:
-    """Σ_k w_nk r_pk r_qk, `[n, P, P]`, of weights `[n, K]` and rows `[P, K]`."""
-    parts = [(rows * one[:, None]) @ rows.mT for one in torch.split(weights, CHUNK)]
-    return torch.cat(parts)
-
-
-class _System:
-    """The normal equations of a photo, δ given; preconditioned by those of each patch's number."""
-
-    def __init__(self, weights: Tensor, gradient: Tensor, delta: Tensor, patches: _Patches) -> None:
-        self.patches, self.mean = patches, patches.prior.mean
-        self.contrast = patches.cut(patches.white - patches.black)
-        self.products = _grams(weights.mT, delta.mT)
-        pull = delta.mT @ (weights * gradient) - self._weigh(patches.entering(self.mean))
-        self.right = patches.join(self.contrast * pull)
-        own = self.products * self.contrast.mT[:, :, None] * self.contrast.mT[:, None]
-        own.diagonal(dim1=1, dim2=2).add_(1 / float(patches.prior.variances[0].median()))
-        self.factor = torch.linalg.cholesky(own)
-
-    def solve(self, start: Tensor) -> Tensor:
-        """The likeliest photo, from one that is near."""
-        return self.mean + self._invert(self.right, start - self.mean, PRODUCTS)
-
-    def variance(self) -> float:
-        """Of a pixel once all is known, on average: the trace of the inverse (Hutchinson 1990)."""
-        generator, traces = torch.Generator().manual_seed(0), []
-        for _ in range(PROBES):
-            probe = torch.randint(2, self.mean.shape, generator=generator).to(self.mean) * 2 - 1
-            traces.append(
-                float((probe * self._invert(probe, torch.zeros_like(probe), SURELY)).mean())
-            )
-        return sum(traces) / PROBES
-
-    def _weigh(self, patches: Tensor) -> Tensor:
-        return torch.einsum("fpq,qf->pf", self.products, patches)
-
-    def _apply(self, deviation: Tensor) -> Tensor:
-        seen = self.contrast * self._weigh(self.contrast * self.patches.cut(deviation))
-        return self.patches.join(seen) + self.patches.prior.unlikeliness(deviation)
-
-    def _precondition(self, residual: Tensor) -> Tensor:
-        right = self.patches.cut(residual).mT[:, :, None]
-        return self.patches.join(torch.cholesky_solve(right, self.factor)[:, :, 0].mT)
-
-    def _invert(self, right: Tensor, start: Tensor, steps: int) -> Tensor:
-        (found,) = conjugate_gradients(
-            lambda x: [self._apply(x[0])],
-            [right],
-            steps=steps,
-            tolerance=TOLERANCE,
-            start=[start],
-            precondition=lambda x: [self._precondition(x[0])],
-        )
-        return found

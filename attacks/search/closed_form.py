@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedaudit.attacks.evidence.known_entries import KnownEntries, rounded_entries
+from fedaudit.attacks.evidence.position_completion import photo_by_completion
 from fedaudit.attacks.evidence.position_embedding import parameters_of_places, photo_by_position
 from fedaudit.attacks.evidence.position_regression import photo_by_regression
 from fedaudit.attacks.evidence.token_placing import photos_by_tokens
@@ -45,6 +46,9 @@ def solve_photos(
     if evidence.photos.transforms or evidence.adaptation.special:
         return None
     photo = photo_by_position(evidence)
+    if photo is not None:
+        return ClosedForm(photo, proven=True)
+    photo = photo_by_completion(evidence, evidence.known)
     if photo is not None:
         return ClosedForm(photo, proven=True)
     photo = photo_by_regression(evidence, _entries(evidence, seen))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fedaudit
-from fedaudit.attacks.evidence import position_embedding, position_regression
+from fedaudit.attacks.evidence import patch_system, position_embedding
 from fedaudit.attacks.evidence.known_entries import KnownEntries, rounded_entries
 from fedaudit.attacks.evidence.photo_statistics import PhotoStatistics
 from fedaudit.attacks.evidence.position_embedding import (
@@ -181,7 +181,7 @@ def test_networks_without_places_pay_nothing(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*_: object) -> None:
         raise AssertionError("the network was run for nothing")
 
-    for module in (position_embedding, position_regression):
+    for module in (position_embedding, patch_system):
         monkeypatch.setattr(module, "channel_scale", refuse)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5)

@@ -1,0 +1,135 @@
+"""One photo out of a vision transformer's gradient of which only some numbers were sent."""
+
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fedaudit
+from fedaudit.attacks.evidence.known_entries import kept_entries
+from fedaudit.attacks.evidence.position_completion import photo_by_completion
+from fedaudit.attacks.gathering.gather import gather_inputs
+from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.registry import create
+from fedaudit.core.shared import Update
+from fedaudit.models import live_module
+from fedaudit.scoring.image_metrics import PSNR
+
+SIZE = 32
+Gradient = dict[str, Tensor]
+Prune = Callable[[Gradient], Gradient]
+
+
+def transformer() -> nn.Module:
+    """Timm's, small: 16 places of 8 × 8 pixels, 96 numbers a token."""
+    torch.manual_seed(0)
+    network: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224", img_size=SIZE, patch_size=8, embed_dim=96, depth=2, num_classes=5
+    )
+    nn.init.normal_(network.get_parameter("head.weight"), std=0.02)
+    return network.eval()
+
+
+def drawn(seed: int = 1) -> Tensor:
+    """A smooth image."""
+    noise = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(noise, (SIZE, SIZE), mode="bicubic", align_corners=True).clamp(0, 1)
+
+
+def gradient_of(model: nn.Module, photos: Tensor) -> Gradient:
+    """Of one step."""
+    named = dict(model.named_parameters())
+    loss = F.cross_entropy(model(photos), torch.arange(len(photos)))
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+
+
+def completed(model: nn.Module, sent: Gradient) -> Tensor | None:
+    """What follows from the numbers that are not zero."""
+    seen = Observation(
+        model=ModelSpec(live_module.FACTORY, {"module": model, "redrawn": ()}),
+        before=model.state_dict(),
+        shared=(Update("gradient", sent),),
+        image_shape=(3, SIZE, SIZE),
+        batch_size=1,
+    )
+    return photo_by_completion(gather_inputs(seen), kept_entries(sent))
+
+
+def at_random(share: float) -> Prune:
+    """Leaves out such a share of each parameter."""
+
+    def prune(gradient: Gradient) -> Gradient:
+        generator = torch.Generator().manual_seed(0)
+        return {
+            name: value * (torch.rand(value.shape, generator=generator) >= share)
+            for name, value in gradient.items()
+        }
+
+    return prune
+
+
+def the_smaller(share: float) -> Prune:
+    """Leaves out the smallest numbers of each parameter, such a share."""
+
+    def prune(gradient: Gradient) -> Gradient:
+        return {
+            name: value * (value.abs() >= value.abs().quantile(share))
+            for name, value in gradient.items()
+        }
+
+    return prune
+
+
+@pytest.mark.parametrize("prune", [at_random(0.2), the_smaller(0.5)], ids=["random", "smaller"])
+def test_a_photo_follows_exactly(prune: Prune) -> None:
+    model, photo = transformer(), drawn()
+    found = completed(model, prune(gradient_of(model, photo)))
+    assert found is not None
+    assert float(PSNR()(photo, found)) > 60
+
+
+def without_embedding(gradient: Gradient) -> Gradient:
+    """Then photos are known up to a mixture of their patches."""
+    kept = at_random(0.2)(gradient)
+    return kept | {"pos_embed": torch.zeros_like(kept["pos_embed"])}
+
+
+def with_noise(gradient: Gradient) -> Gradient:
+    """Of a hundredth of each parameter's numbers."""
+    generator = torch.Generator().manual_seed(1)
+    return {
+        name: value
+        + (value != 0) * 0.01 * value.std() * torch.randn(value.shape, generator=generator)
+        for name, value in at_random(0.2)(gradient).items()
+    }
+
+
+@pytest.mark.parametrize("prune", [at_random(0.8), without_embedding, with_noise])
+def test_numbers_that_are_too_few_or_not_exact_give_no_photo(prune: Prune) -> None:
+    model = transformer()
+    assert completed(model, prune(gradient_of(model, drawn()))) is None
+
+
+def test_a_whole_gradient_and_two_photos_are_left_to_others() -> None:
+    model = transformer()
+    assert completed(model, gradient_of(model, drawn())) is None
+    of_two = gradient_of(model, torch.cat([drawn(), drawn(2)]))
+    assert completed(model, at_random(0.2)(of_two)) is None
+
+
+def test_a_plain_user_gets_the_photo_of_a_pruned_update() -> None:
+    model, photo = transformer(), drawn()
+    rebuilt = fedaudit.attack(
+        model,
+        the_smaller(0.5)(gradient_of(model, photo)),
+        "subspace_matching",
+        images=1,
+        image_shape=(3, SIZE, SIZE),
+        defense=create("defenses", "top_k", {"pruned": 0.5}),
+    )
+    assert rebuilt.closed_form
+    assert rebuilt.searched_by == "closed form"
+    assert float(PSNR()(photo, rebuilt.images)) > 60

@@ -32,8 +32,9 @@ LARGEST = 3e7
 # tenth of the numbers is too few (1.6).
 FEWEST, FROM_NOISE = 1.5, 3.0
 """Known numbers by unknown ones from which on it is tried, and from noise."""
-HELD_OUT, PREDICTED = 0.1, 1e-6
-"""Share of the known numbers that is held out; relative square of them that may be missed."""
+HELD_OUT, PREDICTED, MISFIT = 0.1, 1e-6, 4.0
+"""Share of the known numbers that is held out; relative square of them that may be missed, and the
+same in units of their stated errors, whichever is more."""
 BY_SIZE = 0.05
 """Least number that was sent, of their median, from which on the smallest were left out."""
 FIT_STEPS, NOISE_ERROR, FITTED = 200, 1e-3, 0.05
@@ -60,7 +61,8 @@ Start = Callable[[Numbers, Numbers, Patches], Tensor | None]
 def photo_by_completion(reading: Reading, known: Mapping[str, KnownEntries]) -> Tensor | None:
     """The photo `[1, C, H, W]`; None where this does not apply, or known numbers are too few.
 
-    Numbers that were held out are predicted to 1e-6 of their squares, or there is no photo.
+    Numbers that were held out are predicted to 1e-6 of their squares, or as well as their errors
+    allow, or there is no photo.
 
     Args:
         reading: Of one image's update.
@@ -104,8 +106,10 @@ def _complete(gradient: Numbers, upstream: Numbers, patches: Patches) -> Tensor 
         weights = _weights(some, LAST), _weights(upstream, LAST)
         entering = patches.entering(photo)
         delta, _ = _upstream_of(entering, some.values, weights[0], upstream.values, weights[1])
-        missed = (gradient.values - delta @ entering)[held_out].square().sum()
-        if float(missed) < PREDICTED * float(gradient.values[held_out].square().sum()):
+        missed = float((gradient.values - delta @ entering)[held_out].square().sum())
+        noise = float((1 / gradient.weights[held_out]).sum())
+        exact = PREDICTED * float(gradient.values[held_out].square().sum())
+        if missed < max(exact, MISFIT * noise):
             return photo
     return None
 

@@ -1,7 +1,8 @@
 """Photos that follow from an update by arithmetic, where nothing is left to search."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from fedaudit.attacks.evidence.token_placing import photos_by_tokens
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 from fedaudit.core.observation import Observation
+from fedaudit.core.shared import Update
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def solve_photos(
     photo = photo_by_position(evidence)
     if photo is not None:
         return ClosedForm(photo, proven=True)
-    photo = photo_by_completion(evidence, evidence.known)
+    photo = photo_by_completion(evidence, _kept(evidence, seen))
     if photo is not None:
         return ClosedForm(photo, proven=True)
     photo = photo_by_regression(evidence, _entries(evidence, seen))
@@ -60,6 +62,20 @@ def solve_photos(
     return ClosedForm(photos, proven=spans.distance(photos) <= SEEN)
 
 
+def _kept(evidence: Evidence, seen: Observation) -> Mapping[str, KnownEntries]:
+    """What pruning left of one image's gradient, after many local steps, too; {} of others."""
+    update = evidence.adaptation.update or seen.update
+    pruned = evidence.adaptation.pruned and not evidence.signs and evidence.count == 1
+    if update is None or not pruned:
+        return {}
+    entries = _rounded(evidence, seen, update)
+    unsent = {name: evidence.target[name] == 0 for name in entries}
+    return {
+        name: replace(one, errors=one.errors.masked_fill(unsent[name], math.inf))
+        for name, one in entries.items()
+    }
+
+
 def _entries(evidence: Evidence, seen: Observation) -> Mapping[str, KnownEntries]:
     """What is known of one image's gradient, and how exactly; {} where that is not known."""
     if evidence.known or evidence.count != 1:
@@ -67,6 +83,11 @@ def _entries(evidence: Evidence, seen: Observation) -> Mapping[str, KnownEntries
     update = evidence.adaptation.update or seen.update
     if update is None or evidence.signs or not evidence.adaptation.exact:
         return {}
+    return _rounded(evidence, seen, update)
+
+
+def _rounded(evidence: Evidence, seen: Observation, update: Update) -> dict[str, KnownEntries]:
+    """The numbers of patches' and places' weights, with the errors that rounding left in them."""
     before = seen.before if update.kind == "delta" else None
     steps = seen.training.steps if seen.training else 1
     target = {name: evidence.target[name] for name in parameters_of_places(evidence)}

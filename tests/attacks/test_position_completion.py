@@ -1,5 +1,6 @@
 """One photo out of a vision transformer's gradient of which only some numbers were sent."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,7 @@ from fedaudit.attacks.gathering.gather import gather_inputs
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
+from fedaudit.core.training import LocalTraining
 from fedaudit.models import live_module
 from fedaudit.scoring.image_metrics import PSNR
 
@@ -133,3 +135,29 @@ def test_a_plain_user_gets_the_photo_of_a_pruned_update() -> None:
     assert rebuilt.closed_form
     assert rebuilt.searched_by == "closed form"
     assert float(PSNR()(photo, rebuilt.images)) > 60
+
+
+def test_pruning_what_four_steps_changed_hides_no_photo() -> None:
+    """Rounding of the weights is an error of known size beside it."""
+    model, photo = transformer(), drawn()
+    local = LocalTraining(lr=0.01, steps=4, batch_size=1, momentum=0.9, batch_norm="eval")
+    client = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(client.parameters(), local.lr, local.momentum)
+    for _ in range(local.steps):
+        optimizer.zero_grad()
+        F.cross_entropy(client(photo), torch.tensor([3])).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    before = dict(model.named_parameters())
+    delta = {name: (p - before[name]).detach() for name, p in client.named_parameters()}
+    rebuilt = fedaudit.attack(
+        model,
+        at_random(0.2)(delta),
+        "subspace_matching",
+        kind="delta",
+        training=local,
+        images=1,
+        image_shape=(3, SIZE, SIZE),
+        defense=create("defenses", "random_pruning", {"pruned": 0.2}),
+    )
+    assert rebuilt.closed_form
+    assert float(PSNR()(photo, rebuilt.images)) > 40

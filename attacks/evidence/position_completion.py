@@ -25,8 +25,9 @@ from fedaudit.attacks.evidence.patch_system import Numbers, Patches, PhotoSystem
 from fedaudit.attacks.evidence.position_embedding import is_in_range
 from fedaudit.attacks.evidence.reading import Reading
 
-LARGEST = 3e7
-"""Numbers of all Gram matrices beyond which it is not tried: of 8 bytes each, several times."""
+LARGEST = 5e6
+"""Numbers of all Gram matrices beyond which it is not tried: 2e6 of ViT-S at 112 px, and 3e7 of
+ViT-B/16 at 224 px, a turn of which would take tens of seconds."""
 # These and what follows were set once, on a photo of p01 through timm's ViT-S at 64 px, of whose
 # gradient half was left out, or four fifths at random: 3.3 known numbers an unknown one, where a
 # tenth of the numbers is too few (1.6).

@@ -4,7 +4,8 @@ W's gradient is Σ_p δ_p x_pᵀ, so that the likeliest photo, by known numbers 
 are like (`photo_statistics`), is the solution of linear normal equations.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +18,7 @@ from fedaudit.attacks.evidence.known_entries import KnownEntries
 from fedaudit.attacks.evidence.photo_statistics import PhotoStatistics
 from fedaudit.attacks.evidence.position_embedding import (
     channel_scale,
+    is_in_range,
     patch_layers,
     places,
     stacks_of_places,
@@ -34,6 +36,8 @@ SURELY = 100
 """The first of these where a variance is estimated."""
 PROBES = 2
 """Random images by which that is estimated."""
+RIDGE = 1e-12
+"""On the Gram matrices of patches, relative to their mean diagonal."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,51 @@ def problems(reading: Reading, known: Mapping[str, KnownEntries]) -> Iterator[Pr
             numbers, errors = known[stack[0]].numbers, known[stack[0]].errors
             upstream = Numbers.of(take(numbers, stack, number).mT, take(errors, stack, number).mT)
             yield gradient, upstream, patches
+
+
+def first_photo(
+    reading: Reading,
+    known: Mapping[str, KnownEntries],
+    solve: Callable[[Numbers, Numbers, Patches], Tensor | None],
+    outside: float,
+) -> Tensor | None:
+    """The first photo `[1, C, H, W]` in [0, 1] that `solve` finds; None where it finds none.
+
+    Args:
+        reading: Of an update.
+        known: Numbers of its gradient and their errors, by parameter.
+        solve: Gives the photo of a problem, or None.
+        outside: Root mean square by which pixels may leave [0, 1].
+    """
+    if reading.count != 1 or reading.private:
+        return None
+    for problem in problems(reading, known):
+        photo = None
+        with suppress(RuntimeError):  # torch's LinAlgError: of numbers that are no gradient's
+            photo = solve(*problem)
+        if photo is not None and is_in_range(photo, outside):
+            return photo.clamp(0, 1).to(reading.like)
+    return None
+
+
+def upstream_of(
+    entering: Tensor, gradient: Tensor, weights: Tensor, sent: Tensor, sent_weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The likeliest δ `[D, P]`, and the Cholesky factors `[D, P, P]` of its normal equations.
+
+    Args:
+        entering: Patches `[P, F]`.
+        gradient: Numbers of W's gradient `[D, F]`.
+        weights: What they count.
+        sent: Numbers of δ itself.
+        sent_weights: What these count.
+    """
+    system = grams(weights, entering)
+    own = system.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+    system = system + torch.diag_embed(sent_weights + RIDGE * own)
+    right = (weights * gradient) @ entering.mT + sent_weights * sent
+    factor = torch.linalg.cholesky(system)
+    return torch.cholesky_solve(right[:, :, None], factor)[:, :, 0], factor
 
 
 def grams(weights: Tensor, rows: Tensor) -> Tensor:

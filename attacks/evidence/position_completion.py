@@ -13,7 +13,6 @@ some of its numbers (`bilinear_fit`), and δ from the directions that it shows.
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -21,8 +20,14 @@ from torch import Tensor
 from fedaudit.attacks.evidence.bilinear_fit import Problem, fit
 from fedaudit.attacks.evidence.conjugate_gradients import conjugate_gradients
 from fedaudit.attacks.evidence.known_entries import KnownEntries
-from fedaudit.attacks.evidence.patch_system import Numbers, Patches, PhotoSystem, grams, problems
-from fedaudit.attacks.evidence.position_embedding import is_in_range
+from fedaudit.attacks.evidence.patch_system import (
+    Numbers,
+    Patches,
+    PhotoSystem,
+    first_photo,
+    upstream_of,
+)
+from fedaudit.attacks.evidence.position_embedding import PIXEL_ERROR
 from fedaudit.attacks.evidence.reading import Reading
 
 LARGEST = 5e6
@@ -62,21 +67,14 @@ Start = Callable[[Numbers, Numbers, Patches], Tensor | None]
 def photo_by_completion(reading: Reading, known: Mapping[str, KnownEntries]) -> Tensor | None:
     """The photo `[1, C, H, W]`; None where this does not apply, or known numbers are too few.
 
-    Numbers that were held out are predicted to 1e-6 of their squares, or there is no photo.
+    Numbers that were held out are predicted to 1e-6 of their squares, and pixels known to 0.05, or
+    there is no photo.
 
     Args:
         reading: Of one image's update.
         known: Numbers of its gradient and their errors, by parameter.
     """
-    if reading.count != 1 or reading.private:
-        return None
-    for gradient, upstream, patches in problems(reading, known):
-        photo = None
-        with suppress(RuntimeError):  # torch's LinAlgError: of numbers that are no gradient's
-            photo = _complete(gradient, upstream, patches)
-        if photo is not None and is_in_range(photo, OUTSIDE):
-            return photo.clamp(0, 1).to(reading.like)
-    return None
+    return first_photo(reading, known, _complete, OUTSIDE)
 
 
 def _complete(gradient: Numbers, upstream: Numbers, patches: Patches) -> Tensor | None:
@@ -105,9 +103,14 @@ def _complete(gradient: Numbers, upstream: Numbers, patches: Patches) -> Tensor 
         photo = _descend(begun, some, upstream, patches)
         weights = _weights(some, LAST), _weights(upstream, LAST)
         entering = patches.entering(photo)
-        delta, _ = _upstream_of(entering, some.values, weights[0], upstream.values, weights[1])
+        delta, _ = upstream_of(entering, some.values, weights[0], upstream.values, weights[1])
         missed = (gradient.values - delta @ entering)[held_out].square().sum()
-        if float(missed) < PREDICTED * float(gradient.values[held_out].square().sum()):
+        if not float(missed) < PREDICTED * float(gradient.values[held_out].square().sum()):
+            continue
+        misfit = (weights[0] * (some.values - delta @ entering).square()).sum() / given
+        weighed = weights[0] / misfit.clamp_min(1)  # errors may be larger than is stated
+        system = PhotoSystem(weighed, some.values, delta, patches)
+        if system.variance() < PIXEL_ERROR**2:
             return photo
     return None
 
@@ -167,18 +170,6 @@ def _weights(numbers: Numbers, error: float) -> Tensor:
     return known / torch.maximum(variance, least)
 
 
-def _upstream_of(
-    entering: Tensor, values: Tensor, weights: Tensor, sent: Tensor, sent_weights: Tensor
-) -> tuple[Tensor, Tensor]:
-    """δ `[D, P]`, patches `[P, F]` given, and the Cholesky factors of its normal equations."""
-    system = grams(weights, entering)
-    own = system.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
-    system = system + torch.diag_embed(sent_weights + 1e-12 * own)
-    right = (weights * values) @ entering.mT + sent_weights * sent
-    factor = torch.linalg.cholesky(system)
-    return torch.cholesky_solve(right[:, :, None], factor)[:, :, 0], factor
-
-
 def _descend(photo: Tensor, gradient: Numbers, upstream: Numbers, patches: Patches) -> Tensor:
     """The photo, after Gauss–Newton steps by errors that fall."""
     error, stood, lost = FIRST, 0, 0
@@ -215,7 +206,7 @@ class _Turn:
         self.given = int((self.weights > 0).sum())
 
     def _best(self, entering: Tensor) -> tuple[Tensor, Tensor]:
-        return _upstream_of(entering, self.values, self.weights, self.sent, self.sent_weights)
+        return upstream_of(entering, self.values, self.weights, self.sent, self.sent_weights)
 
     def cost(self, photo: Tensor) -> tuple[float, float]:
         """Of a photo; and the mean square of what it misses, in units of the errors."""

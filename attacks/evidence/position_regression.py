@@ -8,14 +8,18 @@ has errors, too: photo and δ are solved for in turn, each by a linear regressio
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 
 import torch
 from torch import Tensor
 
 from fedaudit.attacks.evidence.known_entries import KnownEntries
-from fedaudit.attacks.evidence.patch_system import Numbers, Patches, PhotoSystem, grams, problems
-from fedaudit.attacks.evidence.position_embedding import is_in_range
+from fedaudit.attacks.evidence.patch_system import (
+    Numbers,
+    Patches,
+    PhotoSystem,
+    first_photo,
+    upstream_of,
+)
 from fedaudit.attacks.evidence.reading import Reading
 
 LARGEST = 1e8
@@ -48,15 +52,7 @@ def photo_by_regression(reading: Reading, known: Mapping[str, KnownEntries]) -> 
         reading: Of one image's update.
         known: Numbers of its gradient and their errors, by parameter.
     """
-    if reading.count != 1 or reading.private:
-        return None
-    for gradient, upstream, patches in problems(reading, known):
-        photo = None
-        with suppress(RuntimeError):  # torch's LinAlgError: of numbers that are no gradient's
-            photo = _regress(gradient, upstream, patches)
-        if photo is not None and is_in_range(photo, OUTSIDE):
-            return photo.clamp(0, 1).to(reading.like)
-    return None
+    return first_photo(reading, known, _regress, OUTSIDE)
 
 
 def _regress(gradient: Numbers, upstream: Numbers, patches: Patches) -> Tensor | None:
@@ -78,7 +74,7 @@ def _regress(gradient: Numbers, upstream: Numbers, patches: Patches) -> Tensor |
         system, before = PhotoSystem(scale * weights, gradient.values, delta, patches), photo
         photo, weights = system.solve(photo), given
         entering = patches.entering(photo)
-        delta = _upstream_of(entering, gradient.values, given, upstream)
+        delta, _ = upstream_of(entering, gradient.values, given, upstream.values, upstream.weights)
         missed = (gradient.weights * (gradient.values - delta @ entering).square())[held_out]
         scale = 1 / max(float(missed.mean()), 1e-3)  # errors may be smaller than is stated
         if float((photo - before).square().mean().sqrt()) < STILL:
@@ -88,11 +84,3 @@ def _regress(gradient: Numbers, upstream: Numbers, patches: Patches) -> Tensor |
         return None
     last = PhotoSystem(scale * given, gradient.values, delta, patches)
     return photo if last.variance() < UNSURE * patches.prior.pixel_variance else None
-
-
-def _upstream_of(entering: Tensor, gradient: Tensor, weights: Tensor, sent: Numbers) -> Tensor:
-    """δ `[D, P]` by the gradient's numbers and its own, patches `[P, F]` given."""
-    system = grams(weights, entering)
-    right = (weights * gradient) @ entering.mT + sent.weights * sent.values
-    solution: Tensor = torch.linalg.solve(system + torch.diag_embed(sent.weights), right)
-    return solution

@@ -99,6 +99,14 @@ def without_embedding(gradient: Gradient) -> Gradient:
     return kept | {"pos_embed": torch.zeros_like(kept["pos_embed"])}
 
 
+def without_a_place(gradient: Gradient) -> Gradient:
+    """The numbers of W's gradient then follow from other photos, too."""
+    kept = at_random(0.2)(gradient)
+    embedding = kept["pos_embed"].clone()
+    embedding[:, 5] = 0
+    return kept | {"pos_embed": embedding}
+
+
 def with_noise(gradient: Gradient) -> Gradient:
     """Of a hundredth of each parameter's numbers."""
     generator = torch.Generator().manual_seed(1)
@@ -109,7 +117,7 @@ def with_noise(gradient: Gradient) -> Gradient:
     }
 
 
-@pytest.mark.parametrize("prune", [at_random(0.8), without_embedding, with_noise])
+@pytest.mark.parametrize("prune", [at_random(0.8), without_embedding, without_a_place, with_noise])
 def test_numbers_that_are_too_few_or_not_exact_give_no_photo(prune: Prune) -> None:
     model = transformer()
     assert completed(model, prune(gradient_of(model, drawn()))) is None

@@ -1,10 +1,11 @@
 """One photo out of a vision transformer's gradient of which only some numbers were sent."""
 
 import copy
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,25 +21,11 @@ from fedaudit.core.training import LocalTraining
 from fedaudit.models import live_module
 from fedaudit.scoring.image_metrics import PSNR
 
-SIZE = 32
+sys.path.insert(0, str(Path(__file__).parent))
+from small_transformer import SIZE, drawn, transformer
+
 Gradient = dict[str, Tensor]
 Prune = Callable[[Gradient], Gradient]
-
-
-def transformer() -> nn.Module:
-    """Timm's, small: 16 places of 8 × 8 pixels, 96 numbers a token."""
-    torch.manual_seed(0)
-    network: nn.Module = timm.create_model(
-        "vit_tiny_patch16_224", img_size=SIZE, patch_size=8, embed_dim=96, depth=2, num_classes=5
-    )
-    nn.init.normal_(network.get_parameter("head.weight"), std=0.02)
-    return network.eval()
-
-
-def drawn(seed: int = 1) -> Tensor:
-    """A smooth image."""
-    noise = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
-    return F.interpolate(noise, (SIZE, SIZE), mode="bicubic", align_corners=True).clamp(0, 1)
 
 
 def gradient_of(model: nn.Module, photos: Tensor) -> Gradient:

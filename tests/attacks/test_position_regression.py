@@ -1,9 +1,10 @@
 """One photo out of a vision transformer's update that is no exact gradient."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,27 +28,13 @@ from fedaudit.core.training import LocalTraining
 from fedaudit.models import live_module
 from fedaudit.scoring.image_metrics import PSNR
 
-SIZE = 32
+sys.path.insert(0, str(Path(__file__).parent))
+from small_transformer import SIZE, drawn, transformer
+
 FOUR_STEPS = LocalTraining(
     lr=0.01, steps=4, batch_size=1, momentum=0.9, weight_decay=5e-4, batch_norm="eval"
 )
 ADAM = LocalTraining(lr=1e-3, batch_size=1, optimizer="adam", batch_norm="eval")
-
-
-def transformer(head: float = 0.02) -> nn.Module:
-    """Timm's, small: 16 places of 8 × 8 pixels, 96 numbers a token; a head of that deviation."""
-    torch.manual_seed(0)
-    network: nn.Module = timm.create_model(
-        "vit_tiny_patch16_224", img_size=SIZE, patch_size=8, embed_dim=96, depth=2, num_classes=5
-    )
-    nn.init.normal_(network.get_parameter("head.weight"), std=head)
-    return network.eval()
-
-
-def drawn(seed: int = 1) -> Tensor:
-    """A smooth image."""
-    noise = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
-    return F.interpolate(noise, (SIZE, SIZE), mode="bicubic", align_corners=True).clamp(0, 1)
 
 
 def trained(model: nn.Module, local: LocalTraining, photos: list[Tensor]) -> dict[str, Tensor]:

@@ -35,8 +35,10 @@ ResNets and ConvNeXt 42 and more."""
 # By one photo of p01, fresh, at 64 px (benchmarks/deployed_networks.py --only --also NETWORK
 # --people p01 p02 --set attacks.search.span_matching.FINE=0): SSIM of EfficientNet-B0 from 0.75 to
 # 0.95, B1 0.81 to 0.90, RegNetX-400MF 0.55 to 0.78, RegNetY-400MF 0.77 to 0.82, MixNet-S 0.13 to
-# 0.58, ResNet-18 at 112 px 0.82 to 0.94. Through ConvNeXt-Tiny, which has 3, waves bring 0.80 down
-# to 0.31; its like are Swin-T with 2, iResNet-18 and ResNets at 64 px with 5 to 6.
+# 0.58, ResNet-18 at 112 px 0.82 to 0.94. Until 2026-11-29 waves began from a
+# smooth search by pixels: then they brought ConvNeXt-Tiny, which has 3, from 0.80 down to 0.31.
+# Since then they begin from noise, and bring it from 0.83 to 0.62 (`SHARP=1000`). Its like are
+# Swin-T with 2, iResNet-18 and ResNets at 64 px with 5 to 6.
 FINE, STRIDE = 1.0, 4
 """The same of layers alone that see one pixel of `STRIDE` a side or more: a network that folds
 pixels into channels before it has fewer positions than inputs holds as many equations, of what is

@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "attacks"))
-from stock_networks import LABELS, LOOPS, NETWORKS, REFUSALS, SETTINGS, Case, run_case
+from client_training import LABELS, LOOPS
+from matrix_cases import REFUSALS, SETTINGS, Case, run_case
+from stock_networks import NETWORKS
 
 
 def main() -> None:

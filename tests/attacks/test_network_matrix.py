@@ -13,19 +13,10 @@ from fedaudit.attacks.malicious.block import FRONT, BehindBlock, Block
 from fedaudit.core.registry import names
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stock_networks import (
-    CLASSES,
-    LOOPS,
-    NETWORKS,
-    REFUSALS,
-    SETTINGS,
-    SHAPE,
-    Case,
-    build_seeded,
-    photos,
-    run_case,
-    train_client,
-)
+from client_training import LOOPS, photos, train_client
+from matrix_cases import REFUSALS, SETTINGS, Case, run_case
+from small_networks import CLASSES, SHAPE
+from stock_networks import NETWORKS, build_seeded
 
 
 def covering() -> list[Case]:

@@ -30,7 +30,9 @@ from fedaudit.scoring.image_metrics import SSIM
 from fedaudit.scoring.pairing import pair
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stock_networks import CLASSES, NETWORKS, SHAPE, build_seeded, photos, train_client
+from client_training import photos, train_client
+from small_networks import CLASSES, SHAPE
+from stock_networks import NETWORKS, build_seeded
 
 Intercept = Callable[..., Capture]
 LABELS = torch.tensor([7, 3, 5])

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from fedaudit.core.errors import RunFolderError
 from fedaudit.files.atomic import storage_errors, write_atomically
 from fedaudit.files.regular_file import read_tensors
 
+SUFFIX = ".safetensors"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -21,7 +23,7 @@ class Checkpoint:
     It is whole or absent, and only its owner can read it: it holds unfinished faces.
 
     Args:
-        path: Where; removed when the attack ends.
+        path: Where; removed when the attack ends, as is what stands `beside` it.
         every: Seconds between two savings, at least.
     """
 
@@ -51,6 +53,13 @@ class Checkpoint:
         except (OSError, RunFolderError, KeyError, ValueError, RecursionError):
             return None
 
+    @property
+    def beside(self) -> "Checkpoint":
+        """Where what the search begins with is kept: its own file changes from step to step."""
+        name = f"{self.path.name.removesuffix(SUFFIX)}.evidence{SUFFIX}"
+        return replace(self, path=self.path.with_name(name))
+
     def clear(self) -> None:
         """The attack has ended: there is nothing to resume."""
-        self.path.unlink(missing_ok=True)
+        for one in (self, self.beside):
+            one.path.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from fedaudit.attacks.search.batch_norm_prior import prior_of
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.closed_form import solve_photos
 from fedaudit.attacks.search.color_fit import fit_colors
-from fedaudit.attacks.search.completion import complete_evidence
+from fedaudit.attacks.search.completion import complete_once
 from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
 from fedaudit.attacks.search.map_matching import are_second_to_spans
@@ -261,7 +261,7 @@ class MatchingAttack:
             return None
         coarse = replace(self, stages=shown_stages(self.stages), restarts=1)
         show = partial(coarse.with_evidence, seen=seen, generator=generator)
-        return complete_evidence(run.scene.evidence, show, self.complete_steps, run.trace.progress)
+        return complete_once(run, show, self.complete_steps)
 
     def _attacker(
         self, run: SearchRun, seen: Observation, generator: torch.Generator, evaluations: list[int]

@@ -297,7 +297,7 @@ class SearchRun:
 
     # --- resuming -------------------------------------------------------------------------------
 
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         """Hash of attack, observation and seed: no checkpoint of another search is resumed."""
         digest = hashlib.sha256(self.attack.encode())
         digest.update(str(self.scene.seed).encode())
@@ -328,11 +328,11 @@ class SearchRun:
             "scales": matching.scales,
             "seconds": self.seconds,
         }
-        self.checkpoint.save(self._fingerprint(), facts, state)
+        self.checkpoint.save(self.fingerprint(), facts, state)
 
     def _resume(self) -> tuple[int, dict[str, Tensor]]:
         """The stage to go on with, and what was saved in it."""
-        record = self.checkpoint.load(self._fingerprint()) if self.checkpoint else None
+        record = self.checkpoint.load(self.fingerprint()) if self.checkpoint else None
         if record is None:
             return 0, {}
         facts, state = record

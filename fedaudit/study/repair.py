@@ -54,7 +54,7 @@ def repair(path: Path) -> Repair:
         forget_failures(path, inventory.done)
         with storage_errors(path):
             for key in inventory.done:
-                (path / UNFINISHED / f"{key}.safetensors").unlink(missing_ok=True)
+                _forget_unfinished(path, key)
         hash_list.record(path)
         folder.log(event="repair", set_aside=sorted(bad_jobs), relisted=has_new_list)
     missing = len(inventory.missing) + len(bad_jobs)
@@ -166,7 +166,13 @@ def _copy_job(other: Path, into: Path, job: manifests.ListedJob) -> None:
     for file in (other / job.kind).glob(f"{_quote(job.key)}.safetensors*"):
         _copy(file, into / job.kind / file.name)
     _copy(other / job.kind / f"{job.key}.json", into / job.kind / f"{job.key}.json")
-    (into / UNFINISHED / f"{job.key}.safetensors").unlink(missing_ok=True)
+    _forget_unfinished(into, job.key)
+
+
+def _forget_unfinished(path: Path, key: str) -> None:
+    """Nothing goes on from what a job that is done had kept on its way."""
+    for file in (path / UNFINISHED).glob(f"{_quote(key)}.*"):
+        file.unlink(missing_ok=True)
 
 
 def _copy(file: Path, to: Path) -> None:

@@ -1,6 +1,7 @@
 """Gradients behind a step of Adam, from the deepest layer up."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.gathering.gather import Evidence, gather, gather_inputs
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
+from fedaudit.attacks.search import completion
+from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.completion import complete_evidence
 from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
@@ -210,3 +213,41 @@ def test_too_little_is_left_to_follow_from(gradient: dict[str, Tensor]) -> None:
 def test_steps_are_no_fewer_than_none() -> None:
     with pytest.raises(ValueError, match="complete_steps must be at least 0"):
         subspace_matching(complete_steps=-1)
+
+
+class StoppedError(Exception):
+    """What ends an attack in a test."""
+
+
+@pytest.mark.parametrize("enough", [True, False], ids=["followed", "not"])
+def test_what_was_completed_is_not_completed_again(
+    gradient: dict[str, Tensor], enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted attack goes on with the gradients that it had, and ends as it would have."""
+    if not enough:  # all that follows from noise is not believed
+        monkeypatch.setattr(completion, "LAST_PREDICTED", 0.0)
+    seen = pruned(gradient, 0.7)
+    attack = subspace_matching(steps=15, polish=0, mends=0)
+    whole = attack(seen, generator=torch.Generator().manual_seed(0))
+    assert (whole.searched_by == "completed spans") == enough
+    kept = Checkpoint(tmp_path / "unfinished" / "cell.safetensors", every=0)
+
+    def stop(step: int, steps: int, value: float) -> None:
+        if kept.path.exists():
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        attack(seen, generator=torch.Generator().manual_seed(0), progress=stop, checkpoint=kept)
+    assert {file.name for file in kept.path.parent.iterdir()} == {
+        "cell.safetensors",
+        "cell.evidence.safetensors",
+    }
+
+    def again(*_: object) -> None:
+        raise AssertionError("completed again")
+
+    monkeypatch.setattr(completion, "complete", again)
+    found = attack(seen, generator=torch.Generator().manual_seed(0), checkpoint=kept)
+    assert torch.equal(found.images, whole.images)
+    assert found.searched_by == whole.searched_by
+    assert not list(kept.path.parent.iterdir())

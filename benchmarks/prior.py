@@ -27,11 +27,8 @@ from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, FaceGenerat
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.matching_attack import MatchingAttack
-from fedaudit.attacks.search.span_schedules import (
-    SPAN_FADING,
-    WHOLE_MAPS_FIRST,
-    grids_in_turn,
-)
+from fedaudit.attacks.search.schedules.grids_in_turn import WHOLE_MAPS_FIRST, grids_in_turn
+from fedaudit.attacks.search.schedules.span_stages import SPAN_FADING
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import FeatureMaps, Latent, Pixels
 from fedaudit.data.openpeople import openpeople

@@ -33,7 +33,8 @@ from torch import nn
 import fedaudit
 from fedaudit.attacks.evidence.common_maps import with_whole_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
-from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance
+from fedaudit.attacks.evidence.layer_spans import span_distance
+from fedaudit.attacks.evidence.span_spectrum import find_spans
 from fedaudit.data.openpeople import openpeople
 
 SIZE = 64

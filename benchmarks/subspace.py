@@ -44,7 +44,7 @@ from tuning import add_set, settings
 import fedaudit
 from fedaudit.attacks.evidence.common_maps import common_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
-from fedaudit.attacks.evidence.layer_spans import find_spans
+from fedaudit.attacks.evidence.span_spectrum import find_spans
 from fedaudit.attacks.evidence.unmixed_maps import unmix
 from fedaudit.attacks.gathering.gather import gather_inputs
 from fedaudit.core.observation import ModelSpec, Observation

@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 
 from fedaudit.attacks.evidence.layer_inputs import InputReader
-from fedaudit.attacks.evidence.layer_spans import find_spans
 from fedaudit.attacks.evidence.reading import Reading
+from fedaudit.attacks.evidence.span_spectrum import find_spans
 from fedaudit.attacks.training.replay import replay
 from fedaudit.attacks.training.simulated_training import smooth_noise
 from fedaudit.attacks.training.trained_parameters import is_still

@@ -27,16 +27,12 @@ from fedaudit.attacks.evidence.known_entries import kept_entries
 from fedaudit.attacks.evidence.labels.head_gradient import read_head
 from fedaudit.attacks.evidence.labels.infer import share_out, solve_all
 from fedaudit.attacks.evidence.layer_inputs import InputReader
-from fedaudit.attacks.evidence.layer_spans import (
-    LayerSpan,
-    alike_by_direction,
-    decisive,
-    find_spans,
-    trusted,
-)
+from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive
+from fedaudit.attacks.evidence.layer_trust import alike_by_direction, trusted
 from fedaudit.attacks.evidence.pruned_spans import find_pruned_spans
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.evidence.simulated_misfit import simulated_misfit
+from fedaudit.attacks.evidence.span_spectrum import find_spans
 from fedaudit.attacks.evidence.unshared_layers import (
     precedes_private,
     public_depth,

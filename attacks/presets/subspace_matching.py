@@ -2,7 +2,7 @@
 
 from fedaudit.attacks.search.image_priors import FACE_COLORS
 from fedaudit.attacks.search.matching_attack import MatchingAttack
-from fedaudit.attacks.search.span_schedules import (
+from fedaudit.attacks.search.schedules.span_stages import (
     SPAN_LR,
     SPAN_MENDS,
     SPAN_POLISH,

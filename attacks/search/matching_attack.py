@@ -30,13 +30,10 @@ from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
 from fedaudit.attacks.search.map_matching import are_second_to_spans
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.open_contrast import with_usual_contrast, with_usual_exposure
+from fedaudit.attacks.search.schedules.span_stages import opening, shown_stages
+from fedaudit.attacks.search.schedules.suited import restarts_of, suited
 from fedaudit.attacks.search.search_run import SearchRun, steps_of
-from fedaudit.attacks.search.span_matching import (
-    SpanMatching,
-    is_left_to_spans,
-    lead_of_spans,
-)
-from fedaudit.attacks.search.span_schedules import STARTS, opening, shown_stages, suited
+from fedaudit.attacks.search.span_matching import SpanMatching, is_left_to_spans, lead_of_spans
 from fedaudit.attacks.search.stage import BY_SPANS, Stage, adjust, from_gray
 from fedaudit.attacks.search.surrogate_head import Unknown, surrogate_head
 from fedaudit.attacks.search.trace import Trace
@@ -358,7 +355,7 @@ class MatchingAttack:
                 followed=evidence.followed is not None,
                 pruned=leading.pruned,
             )
-            scene.restarts = STARTS if any(one.average for one in stages) else self.restarts
+            scene.restarts = restarts_of(stages, self.restarts)
         solves = by_spans or self.spans_first
         exact = solve_photos(evidence, seen, leading, seed) if solves else None
         if isinstance(matching, Matching) and evidence.photos.transforms and dummy is None:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.per_example import Gradients
 from fedaudit.attacks.evidence.common_maps import with_whole_maps
-from fedaudit.attacks.evidence.layer_spans import decisive, find_spans, span_distance
+from fedaudit.attacks.evidence.layer_spans import decisive, span_distance
 from fedaudit.attacks.evidence.pruned_spans import PrunedSpan
+from fedaudit.attacks.evidence.span_spectrum import find_spans
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.mini_batches import follow_steps
 from fedaudit.core.errors import AttackError

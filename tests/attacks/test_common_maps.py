@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.common_maps import common_maps, with_whole_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
-from fedaudit.attacks.evidence.layer_spans import LayerSpan, find_spans, span_distance
+from fedaudit.attacks.evidence.layer_spans import LayerSpan, span_distance
+from fedaudit.attacks.evidence.span_spectrum import find_spans
 from fedaudit.core.observation import ModelSpec
 from fedaudit.models.zoo import build
 

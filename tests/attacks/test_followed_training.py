@@ -18,8 +18,10 @@ from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.mini_batches import ROUNDS, follow_steps
+from fedaudit.attacks.search.schedules.grids_in_turn import MIDWAY, OF_STEPS
+from fedaudit.attacks.search.schedules.span_stages import span_stages
+from fedaudit.attacks.search.schedules.suited import suited
 from fedaudit.attacks.search.span_matching import SpanMatching
-from fedaudit.attacks.search.span_schedules import MIDWAY, OF_STEPS, span_stages, suited
 from fedaudit.core.observation import LocalTraining
 from fedaudit.models.class_head import find_class_head, head_inputs
 

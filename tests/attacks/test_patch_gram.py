@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.layer_inputs import InputReader, rows_of
-from fedaudit.attacks.evidence.layer_spans import LayerSpan, find_spans, span_distance
+from fedaudit.attacks.evidence.layer_spans import LayerSpan, span_distance
 from fedaudit.attacks.evidence.patch_gram import LEAST_CHANNELS, patch_gram
+from fedaudit.attacks.evidence.span_spectrum import find_spans
 
 CHANNELS = 2 * LEAST_CHANNELS
 

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.evidence import pruned_spans
 from fedaudit.attacks.evidence.layer_inputs import InputReader, matrices_of, rows_of
-from fedaudit.attacks.evidence.layer_spans import find_spans
 from fedaudit.attacks.evidence.pruned_spans import PrunedSpan, find_pruned_spans
+from fedaudit.attacks.evidence.span_spectrum import find_spans
 from fedaudit.attacks.gathering.gather import gather_inputs
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
+from fedaudit.attacks.search.schedules.span_stages import span_stages
+from fedaudit.attacks.search.schedules.suited import suited
 from fedaudit.attacks.search.span_matching import SpanMatching
-from fedaudit.attacks.search.span_schedules import span_stages, suited
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.data.face_set import FaceSet
 from fedaudit.scoring.image_metrics import SSIM

@@ -10,11 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fedaudit
-from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance, trusted
+from fedaudit.attacks.evidence.layer_spans import span_distance
+from fedaudit.attacks.evidence.layer_trust import trusted
 from fedaudit.attacks.evidence.simulated_misfit import LEAST, simulated_misfit
+from fedaudit.attacks.evidence.span_spectrum import find_spans
 from fedaudit.attacks.gathering.gather import gather_inputs
+from fedaudit.attacks.search.schedules.grids_in_turn import OF_DRIFT, OF_STEPS
+from fedaudit.attacks.search.schedules.span_stages import span_stages
+from fedaudit.attacks.search.schedules.suited import suited
 from fedaudit.attacks.search.span_matching import SpanMatching
-from fedaudit.attacks.search.span_schedules import OF_DRIFT, OF_STEPS, span_stages, suited
 from fedaudit.attacks.search.variables import Pixels
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update

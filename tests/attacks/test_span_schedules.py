@@ -14,13 +14,10 @@ from fedaudit.attacks.search.image_priors import (
     face_colors,
     total_variation,
 )
+from fedaudit.attacks.search.schedules.coupled import COUPLED_TURNS
+from fedaudit.attacks.search.schedules.span_stages import SPAN_FADING, span_stages
+from fedaudit.attacks.search.schedules.suited import suited
 from fedaudit.attacks.search.span_matching import EXPLAINED, SEEN
-from fedaudit.attacks.search.span_schedules import (
-    COUPLED_TURNS,
-    SPAN_FADING,
-    span_stages,
-    suited,
-)
 from fedaudit.attacks.search.variables import OTHER_NOISE, Latent, Pixels, Varies
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -13,12 +13,12 @@ from torch import Tensor
 
 import fedaudit
 from fedaudit.attacks.adaptive.per_example import Gradients
-from fedaudit.attacks.search import span_schedules
 from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.matching_attack import MatchingAttack
+from fedaudit.attacks.search.schedules import suited
+from fedaudit.attacks.search.schedules.span_stages import span_stages
 from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
-from fedaudit.attacks.search.span_schedules import span_stages
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import OTHER_NOISE, Pixels, Scene, StageResult, images_of
 from fedaudit.core.observation import ModelSpec
@@ -210,7 +210,7 @@ def test_the_last_resort_finds_a_photo_that_noise_hides(monkeypatch: pytest.Monk
     }
     near = []
     for reached in (SEEN, 1.0):  # 1: never, as no image is farther
-        monkeypatch.setattr(span_schedules, "SEEN", reached)
+        monkeypatch.setattr(suited, "SEEN", reached)
         rebuilt = fedaudit.attack(model, update, "subspace_matching", image_shape=(3, 64, 64))
         near.append(float(SSIM()(photo, rebuilt.images)))
     assert near[0] > 0.9

@@ -19,7 +19,7 @@ from fedaudit.attacks.presets.grad_inversion import grad_inversion
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.image_priors import usual_variation
 from fedaudit.attacks.search.matching_attack import MatchingAttack
-from fedaudit.attacks.search.span_schedules import opening
+from fedaudit.attacks.search.schedules.span_stages import opening
 from fedaudit.attacks.search.stage import adjust
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation

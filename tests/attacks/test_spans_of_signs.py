@@ -10,12 +10,9 @@ from torch import Tensor
 from fedaudit.attacks.adaptive.estimation import estimate
 from fedaudit.attacks.evidence.common_maps import common_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
-from fedaudit.attacks.evidence.layer_spans import (
-    SIGN_NOISE,
-    LayerSpan,
-    alike_by_direction,
-    find_spans,
-)
+from fedaudit.attacks.evidence.layer_spans import LayerSpan
+from fedaudit.attacks.evidence.layer_trust import alike_by_direction
+from fedaudit.attacks.evidence.span_spectrum import SIGN_NOISE, find_spans
 from fedaudit.attacks.gathering.gather import gather, gather_inputs
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.span_matching import SpanMatching, lead_of_spans

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance
+from fedaudit.attacks.evidence.layer_spans import span_distance
+from fedaudit.attacks.evidence.span_spectrum import find_spans
 from fedaudit.attacks.evidence.unshared_layers import guess_local_layers, learn_local_layers
 from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.presets.gan_inversion import gan_inversion

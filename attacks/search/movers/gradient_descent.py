@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 LEAST_STEP = 0.005
-"""What an exponential decay leaves of the learning rate; chosen with `span_schedules.WAVE_LR`."""
+"""What an exponential decay leaves of the learning rate; chosen with `schedules.waves.WAVE_LR`."""
 
 
 def cosine_ramp(step: int, steps: int) -> float:

@@ -1,0 +1,1 @@
+"""Stages of searches by spans: what each moves, how long, held how smooth."""

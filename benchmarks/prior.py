@@ -30,7 +30,8 @@ from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.schedules.grids_in_turn import WHOLE_MAPS_FIRST, grids_in_turn
 from fedaudit.attacks.search.schedules.span_stages import SPAN_FADING
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import FeatureMaps, Latent, Pixels
+from fedaudit.attacks.search.variables.latents import FeatureMaps, Latent
+from fedaudit.attacks.search.variables.pixels import Pixels
 from fedaudit.data.openpeople import openpeople
 from fedaudit.data.orl import orl
 from fedaudit.scoring.image_metrics import PSNR, SSIM

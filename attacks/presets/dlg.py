@@ -3,7 +3,7 @@
 from fedaudit.attacks.presets.published import Variant, with_paper_settings
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Pixels
+from fedaudit.attacks.search.variables.pixels import Pixels
 
 
 @with_paper_settings(steps=600, restarts=1, patience=0)  # of 10 iterations; 300 of 20 in its code

@@ -7,7 +7,8 @@ from fedaudit.attacks.search.local_steps import LocalSteps
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage, solving_stages
 from fedaudit.attacks.search.surrogate_head import Unknown
-from fedaudit.attacks.search.variables import FeatureMaps, Latent, Pixels
+from fedaudit.attacks.search.variables.latents import FeatureMaps, Latent
+from fedaudit.attacks.search.variables.pixels import Pixels
 
 # Set by hand; what it reaches is measured by benchmarks/mixture_bound.py.
 UNMASK_STEPS = 1500

@@ -4,7 +4,7 @@ from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, 
 from fedaudit.attacks.presets.published import Variant, with_paper_settings
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Latent
+from fedaudit.attacks.search.variables.latents import Latent
 
 
 @with_paper_settings(candidates=1, spread=1.0)  # its code: nevergrad's CMA, whose default it is

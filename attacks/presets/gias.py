@@ -4,7 +4,8 @@ from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, 
 from fedaudit.attacks.presets.published import STANDARDIZED, Variant, with_paper_settings
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import GeneratorWeights, Latent
+from fedaudit.attacks.search.variables.latents import Latent
+from fedaudit.attacks.search.variables.network_weights import GeneratorWeights
 
 
 @with_paper_settings(

@@ -4,7 +4,7 @@ from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, 
 from fedaudit.attacks.presets.published import STANDARDIZED, Variant, with_paper_settings
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import FeatureMaps, Latent
+from fedaudit.attacks.search.variables.latents import FeatureMaps, Latent
 
 
 @with_paper_settings(  # of its code's configuration for StyleGAN2 and FFHQ

@@ -2,7 +2,7 @@
 
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import UntrainedWeights
+from fedaudit.attacks.search.variables.network_weights import UntrainedWeights
 
 
 def gion(

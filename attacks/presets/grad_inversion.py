@@ -4,7 +4,7 @@ from fedaudit.attacks.presets.published import STANDARDIZED, Variant, with_paper
 from fedaudit.attacks.search.image_priors import GroupConsistency
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Pixels
+from fedaudit.attacks.search.variables.pixels import Pixels
 
 # A photo each of p01 and p02 at 64 px through the fresh face network (benchmarks/total_variation.py
 # --attack grad_inversion --people p01 p02 --photos 1 --weights 0.05 0.2 0.5): 0.36, 0.54, 0.67.

@@ -9,7 +9,7 @@ from fedaudit.attacks.search.matching_attack import MatchingAttack, Precision
 from fedaudit.attacks.search.movers.gradient_descent import Schedule
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.surrogate_head import Unknown
-from fedaudit.attacks.search.variables import Pixels
+from fedaudit.attacks.search.variables.pixels import Pixels
 
 # By photos of p01 and p02 at 64 px through the fresh face network (benchmarks/total_variation.py
 # --attack inverting_gradients --people p01 p02 --photos 1 --weights 0.05 0.17 0.5): SSIM 0.16 with

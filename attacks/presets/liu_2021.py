@@ -3,7 +3,7 @@
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Latent
+from fedaudit.attacks.search.variables.latents import Latent
 
 
 def liu_2021(

@@ -13,7 +13,8 @@ from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.map_matching import goal_of, span_goal_of
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage, solving_stages
-from fedaudit.attacks.search.variables import Latent, Pixels
+from fedaudit.attacks.search.variables.latents import Latent
+from fedaudit.attacks.search.variables.pixels import Pixels
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import AttackCategory, Progress

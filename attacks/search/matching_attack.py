@@ -30,6 +30,7 @@ from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
 from fedaudit.attacks.search.map_matching import are_second_to_spans
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.open_contrast import with_usual_contrast, with_usual_exposure
+from fedaudit.attacks.search.scene import Scene, generic_faces
 from fedaudit.attacks.search.schedules.span_stages import opening, shown_stages
 from fedaudit.attacks.search.schedules.suited import restarts_of, suited
 from fedaudit.attacks.search.search_run import SearchRun, steps_of
@@ -42,7 +43,6 @@ from fedaudit.attacks.search.vanishing_gradients import (
     of_contributing,
     with_vanished,
 )
-from fedaudit.attacks.search.variables import Scene, generic_faces
 from fedaudit.attacks.training.dummy_update import DummyUpdate
 from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import UnknownNameError

@@ -12,18 +12,19 @@ from fedaudit.attacks.evidence.labels.of_images import in_order_of_labels
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.closed_form import ClosedForm
 from fedaudit.attacks.search.comparison import Comparison, free_rows
-from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.faint_images import redraw_faint
 from fedaudit.attacks.search.image_priors import total_variation
 from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.mini_batches import are_told_apart
 from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
+from fedaudit.attacks.search.scene import Scene, StageResult
 from fedaudit.attacks.search.span_matching import EXACT, EXPLAINED, SEEN, SpanMatching
 from fedaudit.attacks.search.span_mending import ANEW_BELOW, BURIED, HOPELESS, is_worth_mending
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
 from fedaudit.attacks.search.trace import Trace
-from fedaudit.attacks.search.variables import ANEW, FINER, MENDED, OTHER_NOISE, Scene, StageResult
+from fedaudit.attacks.search.variables.cosine_spectrum import CosineSpectrum
+from fedaudit.attacks.search.variables.pixels import ANEW, FINER, MENDED, OTHER_NOISE
 from fedaudit.core.reconstruction import SearchedBy
 
 

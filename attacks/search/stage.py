@@ -24,8 +24,10 @@ from fedaudit.attacks.search.movers.gauss_newton import GaussNewton
 from fedaudit.attacks.search.movers.gradient_descent import Schedule
 from fedaudit.attacks.search.movers.mover import Mover, Optimizer, Plan, Task
 from fedaudit.attacks.search.movers.round_wise import Movement, OneByOne
+from fedaudit.attacks.search.scene import Varies
 from fedaudit.attacks.search.span_matching import SpanMatching
-from fedaudit.attacks.search.variables import Latent, Pixels, Varies
+from fedaudit.attacks.search.variables.latents import Latent
+from fedaudit.attacks.search.variables.pixels import Pixels
 from fedaudit.core.choices import check_choices
 
 # Set by hand; what they reach is measured by benchmarks/mixture_bound.py.

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 import fedaudit
 from fedaudit.attacks.gathering.gather import gather_inputs
 from fedaudit.attacks.search.color_fit import fit_colors
-from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
+from fedaudit.attacks.search.scene import Scene, StageResult
 from fedaudit.attacks.search.span_matching import SpanMatching
-from fedaudit.attacks.search.variables import Scene, StageResult
+from fedaudit.attacks.search.variables.cosine_spectrum import CosineSpectrum
 from fedaudit.core.observation import Observation
 
 sys.path.insert(0, str(Path(__file__).parent))

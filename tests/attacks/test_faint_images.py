@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.search.faint_images import FAINT, redraw_faint
+from fedaudit.attacks.search.scene import Scene, StageResult
 from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.trace import Trace
-from fedaudit.attacks.search.variables import Pixels, Scene, StageResult
+from fedaudit.attacks.search.variables.pixels import Pixels
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_spans import sent, spans_in

@@ -12,7 +12,7 @@ from fedaudit.attacks.malicious.imprint import Imprint
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Pixels
+from fedaudit.attacks.search.variables.pixels import Pixels
 from fedaudit.attacks.templates.linking import link
 from fedaudit.core.errors import ConfigError, UnknownNameError
 from fedaudit.core.registry import create

@@ -13,7 +13,7 @@ from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import FeatureMaps, Latent
+from fedaudit.attacks.search.variables.latents import FeatureMaps, Latent
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update

@@ -19,7 +19,8 @@ from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.movers.gauss_newton import _jacobian, solve
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Latent, Pixels
+from fedaudit.attacks.search.variables.latents import Latent
+from fedaudit.attacks.search.variables.pixels import Pixels
 from fedaudit.core.capture import Capture
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.data.orl import orl

@@ -13,8 +13,9 @@ from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.generators.face_generator import FaceGenerator, FittedGenerator
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
+from fedaudit.attacks.search.scene import fit_generator
 from fedaudit.attacks.search.stage import Stage, within_range
-from fedaudit.attacks.search.variables import Latent, fit_generator
+from fedaudit.attacks.search.variables.latents import Latent
 from fedaudit.core.capture import Capture
 from fedaudit.core.registry import create
 

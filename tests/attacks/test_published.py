@@ -13,7 +13,7 @@ from fedaudit.attacks.presets.gias import gias
 from fedaudit.attacks.presets.gifd import gifd
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
 from fedaudit.attacks.presets.published import departures
-from fedaudit.attacks.search.variables import Pixels
+from fedaudit.attacks.search.variables.pixels import Pixels
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import UnknownNameError
 from fedaudit.core.registry import create, lookup, names

@@ -19,7 +19,7 @@ from fedaudit.attacks.search.schedules.grids_in_turn import OF_DRIFT, OF_STEPS
 from fedaudit.attacks.search.schedules.span_stages import span_stages
 from fedaudit.attacks.search.schedules.suited import suited
 from fedaudit.attacks.search.span_matching import SpanMatching
-from fedaudit.attacks.search.variables import Pixels
+from fedaudit.attacks.search.variables.pixels import Pixels
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update
 from fedaudit.models import live_module

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fedaudit
+from fedaudit.attacks.search.scene import Scene, StageResult
 from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 from fedaudit.attacks.search.span_mending import HOPELESS, mend, misfit
-from fedaudit.attacks.search.variables import ANEW, Pixels, Scene, StageResult
+from fedaudit.attacks.search.variables.pixels import ANEW, Pixels
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_spans import sent, spans_in

@@ -7,18 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.image_priors import (
     WithinRange,
     color_variation,
     face_colors,
     total_variation,
 )
+from fedaudit.attacks.search.scene import Varies
 from fedaudit.attacks.search.schedules.coupled import COUPLED_TURNS
 from fedaudit.attacks.search.schedules.span_stages import SPAN_FADING, span_stages
 from fedaudit.attacks.search.schedules.suited import suited
 from fedaudit.attacks.search.span_matching import EXPLAINED, SEEN
-from fedaudit.attacks.search.variables import OTHER_NOISE, Latent, Pixels, Varies
+from fedaudit.attacks.search.variables.cosine_spectrum import CosineSpectrum
+from fedaudit.attacks.search.variables.latents import Latent
+from fedaudit.attacks.search.variables.pixels import OTHER_NOISE, Pixels
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_common_maps import drawn

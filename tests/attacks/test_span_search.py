@@ -13,14 +13,15 @@ from torch import Tensor
 
 import fedaudit
 from fedaudit.attacks.adaptive.per_example import Gradients
-from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.matching_attack import MatchingAttack
+from fedaudit.attacks.search.scene import Scene, StageResult, images_of
 from fedaudit.attacks.search.schedules import suited
 from fedaudit.attacks.search.schedules.span_stages import span_stages
 from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 from fedaudit.attacks.search.trace import Trace
-from fedaudit.attacks.search.variables import OTHER_NOISE, Pixels, Scene, StageResult, images_of
+from fedaudit.attacks.search.variables.cosine_spectrum import CosineSpectrum
+from fedaudit.attacks.search.variables.pixels import OTHER_NOISE, Pixels
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.openpeople import openpeople
 from fedaudit.models.facenet import criterion_of

@@ -13,9 +13,10 @@ from fedaudit.attacks.evidence.common_maps import common_maps, with_whole_maps
 from fedaudit.attacks.evidence.unmixed_maps import in_one_order, unmix
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
+from fedaudit.attacks.search.scene import StageResult
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Pixels, StageResult
+from fedaudit.attacks.search.variables.pixels import Pixels
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_spans import seen_in, sent, spans_in

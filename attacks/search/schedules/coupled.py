@@ -6,7 +6,7 @@ from dataclasses import replace
 from fedaudit.attacks.search.schedules.grids_in_turn import Turn, grids_in_turn
 from fedaudit.attacks.search.schedules.waves import OPEN_AT, wave_stage, waves_from_noise
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Pixels
+from fedaudit.attacks.search.variables.pixels import Pixels
 
 # By a photo of p01 of OpenPeople through a fresh ResNet-18 (benchmarks/deployed_networks.py with
 # --training reports on p09) at 64 px: SSIM 0.71 with 1 (falling as a square, then L-BFGS), 0.91

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Pixels
+from fedaudit.attacks.search.variables.pixels import Pixels
 
 Turn = tuple[Literal["spans", "whole"], int, float, float, float, float]
 # By photos of p01 and p02 of OpenPeople, a trained ResNet-18 in training mode; SSIM of two batches

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.image_priors import WithinRange
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import MENDED, Pixels
+from fedaudit.attacks.search.variables.cosine_spectrum import CosineSpectrum
+from fedaudit.attacks.search.variables.pixels import MENDED, Pixels
 
 # By photos of p01 and p02 of OpenPeople at 64 px, with a ResNet-18 trained on the others: SSIM of
 # one went from 0.946 to 0.988 (0.971 with a tenth of the last weight), of a dark one from 0.885 to

@@ -17,7 +17,7 @@ from fedaudit.attacks.search.schedules.span_stages import SPAN_FADING
 from fedaudit.attacks.search.schedules.waves import OPEN_AT, by_waves, wave_stage, waves_from_noise
 from fedaudit.attacks.search.span_matching import SEEN
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
-from fedaudit.attacks.search.variables import ANEW, FINER, MENDED, OTHER_NOISE
+from fedaudit.attacks.search.variables.pixels import ANEW, FINER, MENDED, OTHER_NOISE
 
 ANEW_STEPS = 0.6
 """Of a search on a coarse grid where another is stuck, as a share of the steps. Chosen by one photo

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedaudit.attacks.search.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.image_priors import WithinRange
 from fedaudit.attacks.search.schedules.span_stages import POLISH_POWER, SPAN_FADING, SPAN_LR
 from fedaudit.attacks.search.span_matching import EXPLAINED
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Pixels
+from fedaudit.attacks.search.variables.cosine_spectrum import CosineSpectrum
+from fedaudit.attacks.search.variables.pixels import Pixels
 
 # By photos of p01 and p02; SSIM before polishing, which brings each to the second figure: 0.89 and
 # 0.967 through a pre-trained MobileFaceNet (seed 2), 0.945 and 0.969 through a fresh one, 0.71 and

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.evidence.photo_statistics import cosines
-from fedaudit.attacks.search.variables import Pixels, Scene, StageResult, images_of
+from fedaudit.attacks.search.scene import Scene, StageResult, images_of
+from fedaudit.attacks.search.variables.pixels import Pixels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,25 +16,20 @@ once more, in the attention of photos that are nearly right now, until none move
 other drawn images where the tokens are not explained.
 """
 
-import copy
-from contextlib import suppress
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedaudit.attacks.evidence.feed_forward import FeedForward, first_feed_forward
-from fedaudit.attacks.evidence.layer_inputs import deterministic
 from fedaudit.attacks.evidence.patch_borders import by_borders
+from fedaudit.attacks.evidence.place_fit import PlaceFit
 from fedaudit.attacks.evidence.position_embedding import (
-    channel_scale,
     patch_layers,
-    places,
 )
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.evidence.token_separation import separate_tokens
+from fedaudit.attacks.evidence.transformer_front import Front, front_of
 
 DRAWN = 16
 """Drawn images that show what the first attention adds. These four were set once, on one batch of
@@ -62,133 +57,6 @@ ITERATIONS = 300
 """Of L-BFGS, at most."""
 
 
-class _Heard(Exception):  # noqa: N818  # ends a forward pass; it is no error
-    """The layer norm has been heard."""
-
-
-@dataclass(frozen=True)
-class _Front:
-    """A transformer up to its first feed-forward part, in double precision.
-
-    Attributes:
-        model: The network.
-        patch: Its layer of patches.
-        norm: The layer norm before the feed-forward part.
-        span: Orthonormal `[R, F]`: the patches of the batch are in it.
-        sizes: How much of each they likely have, relatively, `[R]`.
-        zero: What enters `patch` of a black image, `[1, C, H, W]`.
-        one: The same of a white one.
-    """
-
-    model: nn.Module
-    patch: nn.Conv2d
-    norm: nn.LayerNorm
-    span: Tensor
-    sizes: Tensor
-    zero: Tensor
-    one: Tensor
-
-    def single(self) -> "_Front":
-        """A copy in single precision."""
-        span, sizes, zero, one = (x.float() for x in (self.span, self.sizes, self.zero, self.one))
-        model = copy.deepcopy(self.model)
-        own = dict(zip(self.model.modules(), model.float().modules(), strict=True))
-        patch, norm = own[self.patch], own[self.norm]
-        assert isinstance(patch, nn.Conv2d)
-        assert isinstance(norm, nn.LayerNorm)
-        return _Front(model, patch, norm, span, sizes, zero, one)
-
-    def images(self, patches: Tensor) -> Tensor:
-        """The images `[n, C, H, W]` of patches `[n, P, F]`."""
-        size = tuple(self.zero.shape[2:])
-        inputs = F.fold(patches.mT, size, self.patch.kernel_size, stride=self.patch.stride)
-        images: Tensor = (inputs - self.zero) / (self.one - self.zero)
-        return images
-
-    @property
-    def places(self) -> int:
-        """P, how many patches an image has."""
-        return places(self.zero.shape[2:], self.patch)
-
-    def run(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens `[n, T, D]` before the layer norm, of patches `[n, P, F]`, and their contexts."""
-        heard: dict[str, Tensor] = {}
-
-        def embed(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> None:
-            heard["embedded"] = output.flatten(2).mT
-
-        def end(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            heard["before"] = args[0]
-            raise _Heard
-
-        hooks = self.patch.register_forward_hook(embed), self.norm.register_forward_pre_hook(end)
-        try:
-            with deterministic(self.model), suppress(_Heard):
-                self.model(self.images(patches))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        before, embedded = heard["before"], heard["embedded"]
-        extra = before.shape[1] - embedded.shape[1]
-        contexts = torch.cat([before[:, :extra], before[:, extra:] - embedded], 1)
-        return before, contexts
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """How well tokens fit places: σ z + μ − W x = c, weighed by what is not known of c.
-
-    Attributes:
-        front: The network.
-        extra: Tokens before the patches (a class token), which have no patch.
-        covariance: Of what is not known of a context, `[D, D]`.
-    """
-
-    front: _Front
-    extra: int
-    covariance: Tensor
-
-    def _whiten(self, rows: Tensor) -> Tensor:
-        factor = torch.linalg.cholesky(self.covariance)
-        whitened: Tensor = torch.linalg.solve_triangular(factor, rows.T, upper=False)
-        return whitened.T
-
-    def _open(self) -> Tensor:
-        """What a mean and a patch leave open, whitened, `[1 + R, D]`."""
-        weight = self.front.patch.weight.detach().flatten(1)
-        ones = weight.new_ones(1, len(weight))
-        return self._whiten(torch.cat([ones, -self.front.span @ weight.T]))
-
-    def left(self, tokens: Tensor, contexts: Tensor, *, patched: bool) -> Tensor:
-        """Mean square of what no patch explains, `[n, m]`, of tokens `[n, D]` in contexts `[m, D]`.
-
-        `patched`: the tokens have a patch; else only a mean.
-        """
-        left_open = self._open()[: None if patched else 1]
-        basis = torch.linalg.qr(left_open.T).Q
-        z, c = self._whiten(tokens), self._whiten(contexts)
-        z, c = z - z @ basis @ basis.T, c - c @ basis @ basis.T
-        products = z @ c.T
-        explained = products.clamp_min(0).square() / z.square().sum(1)[:, None]
-        left: Tensor = (c.square().sum(1) - explained) / (c.shape[1] - basis.shape[1])
-        return left
-
-    def solve(self, tokens: Tensor, slots: Tensor, contexts: Tensor) -> Tensor:
-        """The patches `[N, P, F]` of the tokens in `slots`, `[N, T]`, in contexts `[N, T, D]`."""
-        patches = self._solve(tokens[slots].flatten(0, 1), contexts.flatten(0, 1))
-        return patches.view(*slots.shape, -1)[:, self.extra :]
-
-    def _solve(self, tokens: Tensor, contexts: Tensor) -> Tensor:
-        left_open, z, c = self._open(), self._whiten(tokens), self._whiten(contexts)
-        basis = torch.linalg.qr(left_open.T).Q
-        outside_z, outside_c = z - z @ basis @ basis.T, c - c @ basis @ basis.T
-        scale = (outside_z * outside_c).sum(1) / outside_z.square().sum(1)
-        rest = c - scale[:, None] * z
-        solution = torch.linalg.lstsq(left_open.T, rest.T).solution
-        patches: Tensor = solution[1:].T @ self.front.span
-        return patches
-
-
 def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:
     """The photos `[N, C, H, W]` behind a transformer's update; None where this does not apply.
 
@@ -205,7 +73,7 @@ def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:
     if layers is None or named is None:
         return None
     name, patch = named
-    front = _front_of(reading, name, patch, layers)
+    front = front_of(reading, name, patch, layers)
     if front is None or layers.inner.weight.shape[1] != patch.out_channels:
         return None
     tokens = separate_tokens(layers, reading.count, seed)
@@ -220,26 +88,9 @@ def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:
     return front.images(best[1]).clamp(0, 1).to(reading.like)
 
 
-def _front_of(reading: Reading, name: str, patch: nn.Conv2d, layers: FeedForward) -> _Front | None:
-    scale = channel_scale(reading, patch)
-    rank = reading.count * places(reading.shape[1:], patch)
-    matrix = reading.target[name].detach().flatten(1).double().cpu()
-    if scale is None or rank + 2 >= min(matrix.shape):
-        return None
-    model = copy.deepcopy(reading.model).double().cpu().requires_grad_(False)
-    modules = dict(zip(reading.model.modules(), model.modules(), strict=True))
-    own_patch, own_norm = modules[patch], modules[layers.norm]
-    assert isinstance(own_patch, nn.Conv2d)
-    assert isinstance(own_norm, nn.LayerNorm)
-    _, sizes, rows = torch.linalg.svd(matrix, full_matrices=False)
-    sizes = (sizes[:rank] / sizes[0]).sqrt()
-    zero, one = (value.double().cpu() for value in scale)
-    return _Front(model, own_patch, own_norm, rows[:rank], sizes, zero, one)
-
-
 def _place(
-    front: _Front, layers: FeedForward, tokens: Tensor, count: int, seed: int
-) -> tuple[_Fit, Tensor, Tensor]:
+    front: Front, layers: FeedForward, tokens: Tensor, count: int, seed: int
+) -> tuple[PlaceFit, Tensor, Tensor]:
     """How tokens fit, which is where, `[N, T]`, and the patches `[N, P, F]` that follow."""
     width = tokens.shape[1]
     drawn = _drawn_contexts(front, layers.tokens, seed)
@@ -248,7 +99,7 @@ def _place(
     covariance = CAUTION * apart.T @ apart / len(apart)
     covariance += 1e-6 * covariance.diagonal().mean() * torch.eye(width).double()
     extra = layers.tokens - front.places
-    fit = _Fit(front, extra, covariance)
+    fit = PlaceFit(front, extra, covariance)
     misfit = fit.left(tokens, usual, patched=True)
     misfit[:, :extra] = fit.left(tokens, usual[:extra], patched=False)
     chosen = _assign(misfit.clamp_min(1e-12).log().repeat(1, count))
@@ -268,7 +119,7 @@ def _place(
 
 
 def _place_anew(
-    fit: _Fit, tokens: Tensor, slots: Tensor, patches: Tensor, seed: int
+    fit: PlaceFit, tokens: Tensor, slots: Tensor, patches: Tensor, seed: int
 ) -> tuple[float, Tensor]:
     """The patches `[N, P, F]`, after all tokens are placed once more, until none moves.
 
@@ -296,7 +147,7 @@ def _place_anew(
     return best
 
 
-def _drawn_contexts(front: _Front, tokens: int, seed: int) -> Tensor:
+def _drawn_contexts(front: Front, tokens: int, seed: int) -> Tensor:
     """What is added to the patches of images drawn from the span of the batch's, `[n, T, D]`."""
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randn(DRAWN, front.places, len(front.span), generator=generator).double()
@@ -347,7 +198,7 @@ def _cluster(features: Tensor, members: list[Tensor], count: int) -> Tensor:
     return best
 
 
-def _polish(front: _Front, patches: Tensor, tokens: Tensor) -> tuple[float, Tensor]:
+def _polish(front: Front, patches: Tensor, tokens: Tensor) -> tuple[float, Tensor]:
     """The patches `[N, P, F]` in the span that give the tokens `[N, T, D]`, from near them.
 
     And the share of the tokens, as variance, that these leave. In units of each token's deviation,

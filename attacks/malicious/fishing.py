@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.labels.head_gradient import class_head
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.malicious.block import NEEDS, image_shape
+from fedaudit.attacks.malicious.fished_labels import labels_of_fished
+from fedaudit.attacks.malicious.fishing_head import FishingHead
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import AttackError
@@ -23,25 +24,16 @@ from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
 from fedaudit.models.batch_norm import batch_norm_layers
 from fedaudit.models.class_head import ClassHead, head_inputs
-from fedaudit.models.facenet import FaceNet, NormedEmbedding, criterion_of
-from fedaudit.models.heads import CosineHead
+from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.zoo import build
 
 # Set by hand; what they reach is measured by benchmarks/malicious.py.
 FACES = 256
 """Generated faces whose features are measured."""
-DIRECTIONS = 32
-"""Principal directions of their features that a random measurement is drawn from."""
-SILENT = 30.0
-"""Logit by which class fishing lowers its class."""
-ASIDE = 0.2
-"""Length of an embedding's other coordinates, to the one that fished faces share."""
 FISHED = 0.5
 """Least median share in the gradient of a batch of generated faces that one of them must have."""
 BATCH, BATCHES = 8, 4
 """Generated faces a batch, and batches, on which the model is tried before it is sent."""
-PRESENT = 0.2
-"""Least length of a head row's gradient, to the longest, that shows its class in the batch."""
 NOTHING_FISHED = (
     "the head stays on the device, so that there was nothing to fish with: the honest model was "
     "sent, and the whole batch attacked"
@@ -144,12 +136,13 @@ class Fishing:
             else:
                 inputs = torch.cat([head_inputs(network.eval(), part) for part in batches])
             rows = head.rows(before[head.name])
+            fishing = FishingHead(self.mode, self.target_class, self.sharpness, self.threshold)
             if not head.unit:
-                replacement = self._linear_head(head, rows, inputs, generator)
+                replacement = fishing.linear(head, rows, inputs, generator)
             elif isinstance(network, FaceNet) and not isinstance(network.embedding, nn.Identity):
-                replacement = self._margin_head_and_embedding(network, maps, generator)
+                replacement = fishing.margin_and_embedding(network, maps, generator)
             else:
-                replacement = self._margin_head(head, rows, inputs, generator)
+                replacement = fishing.margin(head, rows, inputs, generator)
         sent = {**before, **{k: v for k, v in replacement.items() if k in before}}
         share = self._largest_share(build(model, sent), torch.cat(batches), len(rows))
         if not share >= FISHED:
@@ -189,7 +182,7 @@ class Fishing:
                     f"mode ({next(iter(layers))!r}) mixes all images of the batch: use "
                     "subspace_matching, which needs no malicious server there."
                 )
-        labels = self._labels(head, update, seen.batch_size)
+        labels = labels_of_fished(head, update, seen.batch_size, self.target_class, self.mode)
         # The head's rows hold every image's label; what it sends down holds one image alone.
         own = {head.name, head.bias}
         below = {k: v for k, v in update.tensors.items() if k not in own}
@@ -250,119 +243,6 @@ class Fishing:
             )
         return "Try another sharpness or threshold, imprint or trap_weights."
 
-    def _linear_head(
-        self, head: ClassHead, rows: Tensor, inputs: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """All rows zero but row c; `inputs` `[F, D]` are what faces send to the head."""
-        if head.bias is None:
-            raise AttackError(
-                f"fishing needs a head with a bias, and {head.name!r} has none: use imprint or "
-                "trap_weights, or a network whose head has one."
-            )
-        weight = torch.zeros_like(rows)
-        bias = weight.new_zeros(len(weight))
-        direction = _measurement(inputs, generator)
-        spread = (inputs @ direction).std()
-        if self.mode == "feature":
-            weight[self.target_class] = self.sharpness / spread * direction
-            level = (inputs @ weight[self.target_class]).mean() + self.sharpness * self.threshold
-        else:
-            weight[self.target_class] = direction / spread
-            level = (inputs @ weight[self.target_class]).max() + SILENT
-        bias[self.target_class] = -level
-        return {head.name: weight.T if head.transposed else weight, head.bias: bias}
-
-    def _margin_head(
-        self, head: ClassHead, rows: Tensor, inputs: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """All rows equal but row c, their opposite."""
-        unit = F.normalize(inputs, dim=1)
-        axis = -unit.mean(0) if self.mode == "class" else _measurement(unit, generator)
-        weight = -axis.expand_as(rows).clone()
-        weight[self.target_class] = axis
-        weight = weight / axis.norm()
-        return {head.name: weight.T if head.transposed else weight}
-
-    def _margin_head_and_embedding(
-        self, network: FaceNet, maps: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Likewise; in feature fishing the embedding's weights measure, as logits are bounded.
-
-        Batch norm behind them is made to change nothing in evaluation mode.
-        """
-        head, embedding = network.head, network.embedding
-        assert isinstance(head, CosineHead)
-        encoder, named, replacement = embedding, "embedding", {}
-        if isinstance(embedding, NormedEmbedding):
-            encoder, norm, named = embedding.encoder, embedding.norm, "embedding.encoder"
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            replacement = {
-                "embedding.norm.weight": (norm.running_var + norm.eps).sqrt(),
-                "embedding.norm.bias": norm.running_mean,
-                f"{named}.bias": torch.zeros_like(norm.running_mean),
-            }
-        assert isinstance(encoder, nn.Linear)
-        if self.mode == "class":
-            plain = ClassHead("head.weight", unit=True)
-            sent = maps @ encoder.weight.T
-            return replacement | self._margin_head(plain, head.weight, sent, generator)
-        # Two coordinates fish: the shifted measurement, and the length it is compared with. The
-        # others tell the images apart, which is how the labels are read.
-        mean = maps.mean(0)
-        along = mean / mean.square().sum()
-        direction = _measurement(maps / (maps @ along)[:, None], generator)
-        projections = (maps @ direction) / (maps @ along)
-        shift = projections.mean() + self.threshold * projections.std()
-        slope = self.sharpness / (2 * head.scale * projections.std())
-        weight = encoder.weight - (encoder.weight @ mean)[:, None] * along
-        rest = (maps @ weight[2:].T) / (maps @ along)[:, None]
-        weight *= ASIDE / rest.norm(dim=1).mean()
-        weight[0] = slope * (direction - shift * along)
-        weight[1] = along
-        rows = head.weight.new_zeros(head.weight.shape)
-        rows[:, 0] = -1.0
-        rows[self.target_class, 0] = 1.0
-        return replacement | {
-            f"{named}.weight": weight * encoder.weight.norm() / weight.norm(),
-            "head.weight": rows,
-        }
-
-    def _labels(self, head: ClassHead, update: Update, count: int) -> Tensor:
-        """The batch's labels `[count]`, that of the fished image first.
-
-        Row k is Σ_i (p_ik − y_ik) · x̂_i. Equal rows have equal p, so rows of absent classes are
-        all the same, and what is left of the others belongs to the images of their class. An absent
-        class is that of the largest entry of the bias; without a bias most classes must be absent.
-        """
-        sign = 1.0 if update.kind == "gradient" else -1.0
-        rows = sign * head.rows(update.tensors[head.name])
-        odd = self.target_class % len(rows)
-        others = torch.arange(len(rows), device=rows.device) != odd
-        bias = None if head.bias is None else update.tensors.get(head.bias)
-        if bias is None:
-            absent = rows.median(0).values
-        else:
-            absent = rows[int((sign * bias).masked_fill(~others, -torch.inf).argmax())]
-        own = rows - absent
-        sizes = own.norm(dim=1)
-        if self.mode == "class":
-            first = odd
-        else:
-            # Row c holds the fished image, with the opposite sign of the row of its own class.
-            alike = F.cosine_similarity(-own, rows[odd][None], dim=1)
-            alike[sizes < PRESENT * sizes[others].max()] = -2.0
-            alike[odd] = -2.0
-            first = int(alike.argmax())
-            sizes[odd] = 0.0
-        labels = [first]
-        least = PRESENT * float(sizes.max())
-        present = [int(k) for k in sizes.argsort(descending=True) if sizes[k] > least]
-        labels += [k for k in present if k != first][: count - 1]
-        while len(labels) < count:
-            labels.append(max(labels, key=lambda k: float(sizes[k]) / (labels.count(k) + 0.5)))
-        return torch.tensor(labels, dtype=torch.int64, device=rows.device)
-
 
 def _head_of(network: nn.Module, shape: tuple[int, int, int]) -> ClassHead:
     """The head that the server replaces.
@@ -377,15 +257,3 @@ def _head_of(network: nn.Module, shape: tuple[int, int, int]) -> ClassHead:
             "out: use a network that ends in a fully connected layer, or another attack."
         )
     return head
-
-
-def _measurement(features: Tensor, generator: torch.Generator) -> Tensor:
-    """A random direction `[F]` in which generated faces spread evenly.
-
-    The strongest alone is brightness, where generated faces differ most from real ones.
-    """
-    deviations = features - features.mean(0)
-    _, sizes, directions = torch.linalg.svd(deviations, full_matrices=False)
-    rank = min(DIRECTIONS, int((sizes > 1e-4 * sizes[0]).sum()))
-    weights = torch.randn(rank, generator=generator).to(features) / sizes[:rank]
-    return F.normalize(weights @ directions[:rank], dim=0)

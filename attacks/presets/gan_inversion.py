@@ -2,7 +2,7 @@
 
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
-from fedaudit.attacks.search.image_priors import FACE_COLORS
+from fedaudit.attacks.search.image_priors import FACE_COLORS, MATCHING_COLOR_WEIGHTS
 from fedaudit.attacks.search.local_steps import LocalSteps
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage, solving_stages
@@ -91,6 +91,7 @@ def gan_inversion(
         optimizer="signed_adam",
         rounds=rounds,
         total_variation=total_variation,
+        color_weights=MATCHING_COLOR_WEIGHTS,
     )
     solving = solving_stages(solve_steps, SOLVER_DAMPING)
     return MatchingAttack(

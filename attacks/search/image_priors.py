@@ -27,9 +27,19 @@ LARGEST_SORTED = 1_000_000
 VARIATION, VARIATION_AT = 0.3, 1024
 """Weight of the total variation, and unknown numbers (a gray image of 32 px) of its images."""
 
-COLOR_WEIGHTS = (1.0, 3.0, 6.0)
+ColorWeights = tuple[float, float, float]
+COLOR_WEIGHTS: ColorWeights = (1.0, 3.0, 6.0)
 """Of brightness, red against blue, green against both: about the inverse ratios of how much photos
 of p01 and p02 of OpenPeople vary in them; benchmarks/subspace.py reports on p09 and p10."""
+
+# By four photos of ORL (s2, s13, s20, s40), whose grayness noise as long as the gradient hides
+# (examples/defenses.toml), SSIM of `gan_inversion` from 0.90 to 0.95, LPIPS from 0.24 to 0.06, and
+# 0.82 to 0.91 under QSGD; by a photo each of p01 and p02 of OpenPeople at 64 px
+# (benchmarks/total_variation.py --people p01 p02 --photos 1 --noise 1), from 0.77 to 0.87. There
+# 0.85 with 1, 1, 1, 0.83 with 1.5, 2, 3; `COLOR_WEIGHTS` give ORL 0.89, of too high a contrast:
+# colors vanish where pixels are cut off at 0 and 1.
+MATCHING_COLOR_WEIGHTS: ColorWeights = (1.0, 1.5, 2.0)
+"""The same beside the distance of gradients, which pixels clamped to [0, 1] are searched by."""
 
 FACE_COLORS = 0.3
 """Weight of `face_colors`, likewise."""
@@ -45,15 +55,22 @@ def total_variation(images: Tensor) -> Tensor:
     return vertical + horizontal
 
 
-def color_variation(images: Tensor) -> Tensor:
-    """The total variation of brightness and, weighed by `COLOR_WEIGHTS`, of two color differences.
+def color_variation(images: Tensor, weights: ColorWeights) -> Tensor:
+    """The total variation of brightness and of two color differences, so weighed.
 
     Photos vary less in color than in brightness, which the variation of each channel does not
     mind. Of one channel it is its total variation.
+
+    Args:
+        images: `[n, C, H, W]`.
+        weights: Of brightness, red against blue, green against both.
+
+    Returns:
+        A scalar.
     """
     if images.shape[1] != 3:
         return total_variation(images)
-    colors = color_directions(images) * images.new_tensor(COLOR_WEIGHTS)[:, None]
+    colors = color_directions(images) * images.new_tensor(weights)[:, None]
     return total_variation(torch.einsum("kc,nchw->nkhw", colors, images))
 
 

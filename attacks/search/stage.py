@@ -10,6 +10,7 @@ from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.comparison import Comparison
 from fedaudit.attacks.search.image_priors import (
+    ColorWeights,
     GroupConsistency,
     ImagePrior,
     color_variation,
@@ -82,7 +83,8 @@ class Stage:
         total_variation: Weight of the total variation of the images; None for what suits their
             size and color (`usual_variation`).
         usual_share: Share of what is usual that this weight is then.
-        by_color: Take the variation of colors apart from that of brightness (`color_variation`).
+        color_weights: Of the variation of brightness and of two color differences
+            (`color_variation`); None takes that of each channel.
         fading: Power of the share of steps left by which that weight falls; 0 keeps it. None, of a
             search by spans: what suits how much they leave open (`suited`).
         square_norm: Weight of the mean square of the variable (keeps latents where the generator
@@ -115,7 +117,7 @@ class Stage:
     rounds: int = 0
     total_variation: float | None = 0.0
     usual_share: float = 1.0
-    by_color: bool = False
+    color_weights: ColorWeights | None = None
     fading: float | None = 0.0
     square_norm: float = 0.0
     face_colors: float = 0.0
@@ -149,8 +151,10 @@ class Stage:
         penalty, faded = images.new_zeros(()), left ** (self.fading or 0.0)
         if self.total_variation:
             weight = self.total_variation * faded
-            variation = color_variation if self.by_color else total_variation
-            penalty = penalty + weight * variation(images)
+            if self.color_weights is None:
+                penalty = penalty + weight * total_variation(images)
+            else:
+                penalty = penalty + weight * color_variation(images, self.color_weights)
         if self.face_colors:
             weight = self.face_colors * (faded if self.colors_fade else 1.0)
             penalty = penalty + weight * face_colors(images)
@@ -233,7 +237,9 @@ def from_gray(stages: Sequence[Stage]) -> tuple[Stage, ...]:
         free[0] = replace(free[0], varies=Pixels(), steps=free[0].steps + spare)
     choice = free or stages
     return tuple(
-        replace(stage, optimizer="adam") if stage.optimizer == "signed_adam" else stage
+        replace(stage, color_weights=None, optimizer="adam")
+        if stage.optimizer == "signed_adam"
+        else stage
         for stage in choice
     )
 

@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from fedaudit.attacks.search.image_priors import (
+    COLOR_WEIGHTS,
+    MATCHING_COLOR_WEIGHTS,
+    ColorWeights,
     WithinRange,
     color_variation,
     face_colors,
@@ -130,14 +133,14 @@ def test_the_colors_of_faces_fade_as_images_become_less_smooth() -> None:
     assert float(steady.penalty(images, images, left=0.5)) == pytest.approx(full)
 
 
-def test_color_varies_more_than_brightness() -> None:
+@pytest.mark.parametrize("weights", [COLOR_WEIGHTS, MATCHING_COLOR_WEIGHTS])
+def test_color_varies_more_than_brightness(weights: ColorWeights) -> None:
     gray = drawn(1)[:, :1].expand(-1, 3, -1, -1)
-    torch.testing.assert_close(color_variation(gray), total_variation(gray) / 3**0.5)
+    torch.testing.assert_close(color_variation(gray, weights), total_variation(gray) / 3**0.5)
     tinted = gray * torch.tensor([1.0, 0.0, -1.0]).view(3, 1, 1)
-    assert color_variation(tinted) > 2 * total_variation(tinted)
-    assert torch.equal(color_variation(gray[:, :1]), total_variation(gray[:, :1]))
-
-
-def test_pixels_beyond_the_range_are_held_back() -> None:
-    assert float(WithinRange()(drawn(1))) == 0
-    assert float(WithinRange(2.0)(torch.tensor([[1.5, -0.5]]))) == pytest.approx(0.5)
+    share = weights[1] * (2 / 3) ** 0.5  # of unit directions, two channels in place of three
+    assert share > 1
+    torch.testing.assert_close(
+        color_variation(tinted, weights), share * color_variation(gray, weights)
+    )
+    assert torch.equal(color_variation(gray[:, :1], weights), total_variation(gray[:, :1]))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fedaudit.attacks.search.image_priors import COLOR_WEIGHTS
 from fedaudit.attacks.search.schedules.grids_in_turn import Turn, grids_in_turn
 from fedaudit.attacks.search.schedules.waves import OPEN_AT, wave_stage, waves_from_noise
 from fedaudit.attacks.search.stage import Stage
@@ -64,4 +65,4 @@ def held_smooth(stages: Sequence[Stage], search: Stage, pixels: int) -> tuple[St
 def _goes_on(turn: Stage) -> Stage:
     """A turn that is not the first: from the images so far, and colors apart."""
     assert isinstance(turn.varies, Pixels)
-    return replace(turn, varies=replace(turn.varies, start="previous"), by_color=True)
+    return replace(turn, varies=replace(turn.varies, start="previous"), color_weights=COLOR_WEIGHTS)

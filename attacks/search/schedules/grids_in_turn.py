@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from fedaudit.attacks.search.image_priors import COLOR_WEIGHTS
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables.pixels import Pixels
 
@@ -78,7 +79,7 @@ def grids_in_turn(
             fading=fading,
             face_colors=(variation / turns[0][4] if colors_fade else 1.0) * search.face_colors,
             colors_fade=colors_fade,
-            by_color=number > 0,
+            color_weights=COLOR_WEIGHTS if number else None,
             match=match,
         )
         for number, (match, coarse, steps, lr, variation, fading) in enumerate(turns)

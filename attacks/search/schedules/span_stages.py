@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedaudit.attacks.search.image_priors import WithinRange
+from fedaudit.attacks.search.image_priors import COLOR_WEIGHTS, WithinRange
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.variables.pixels import MENDED, Pixels
@@ -57,7 +57,7 @@ def span_stages(
             varies=MENDED,
             lr=lr / 2**mend,
             total_variation=total_variation / 2**mend,
-            by_color=True,
+            color_weights=COLOR_WEIGHTS,
         )
         for mend in range(1, mends + 1)
     ]
@@ -67,7 +67,7 @@ def span_stages(
         lr=1.0,
         optimizer="lbfgs",
         total_variation=TRACE_OF_VARIATION,
-        by_color=True,
+        color_weights=COLOR_WEIGHTS,
         priors=(WithinRange(POLISH_RANGE),),
         patience=5,
         match="spans",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fedaudit.attacks.search.image_priors import COLOR_WEIGHTS
 from fedaudit.attacks.search.schedules.coupled import held_smooth
 from fedaudit.attacks.search.schedules.grids_in_turn import (
     MEAN_AFTER,
@@ -111,5 +112,7 @@ def _anew(search: Stage) -> tuple[Stage, Stage]:
     coarse = replace(
         search, varies=ANEW, steps=max(round(ANEW_STEPS * search.steps), 1), fading=1.0
     )
-    fine = replace(search, varies=FINER, lr=search.lr / 2, fading=SPAN_FADING, by_color=True)
+    fine = replace(
+        search, varies=FINER, lr=search.lr / 2, fading=SPAN_FADING, color_weights=COLOR_WEIGHTS
+    )
     return coarse, fine

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedaudit.attacks.search.image_priors import WithinRange
+from fedaudit.attacks.search.image_priors import COLOR_WEIGHTS, WithinRange
 from fedaudit.attacks.search.schedules.span_stages import POLISH_POWER, SPAN_FADING, SPAN_LR
 from fedaudit.attacks.search.span_matching import EXPLAINED
 from fedaudit.attacks.search.stage import Stage
@@ -48,7 +48,7 @@ def wave_stage(search: Stage, pixels: int) -> Stage:
         schedule="exponential",
         total_variation=WAVE_VARIATION * (search.total_variation or 0.0) * finer,
         colors_fade=True,
-        by_color=True,
+        color_weights=COLOR_WEIGHTS,
         priors=(WithinRange(),),
     )
 

@@ -1,6 +1,7 @@
 """Faces come back where nothing protects them, and do not where there is nothing to see."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,6 +51,22 @@ def test_gan_inversion_returns_a_face_and_only_from_the_update(intercept: Interc
     assert ssim(control.images[0], truth) < 0.4
     assert found.objective < 0.5 * control.objective
     assert torch.equal(found.images[:, 0], found.images[:, 1])  # it knows that they are gray
+
+
+@pytest.mark.slow  # two searches
+def test_colors_that_noise_makes_up_are_held_small(intercept: Intercept) -> None:
+    """Where noise hides that a photo is gray, brightness stays, and color is less free than it."""
+    captured = intercept(defense="gaussian_noise", settings={"std": 1.0, "of": "norm"})
+    truth = secret_of(captured)[0]
+    each = tuple(replace(stage, color_weights=None) for stage in SHORT.stages)
+    found, plain = (
+        attack(captured.seen, generator=noise()).images[0]
+        for attack in (SHORT, replace(SHORT, stages=each))
+    )
+    colors, made_up = (float((one - one.mean(0)).abs().mean()) for one in (found, plain))
+    assert made_up > 0.01
+    assert colors < 0.6 * made_up
+    assert ssim(found.mean(0, keepdim=True), truth) > 0.9
 
 
 def test_inverting_gradients_returns_a_face(intercept: Intercept) -> None:

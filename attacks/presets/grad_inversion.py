@@ -1,7 +1,7 @@
 """GradInversion: batch-norm statistics and group consistency (Yin et al., CVPR 2021)."""
 
 from fedaudit.attacks.presets.published import STANDARDIZED, Variant, with_paper_settings
-from fedaudit.attacks.search.image_priors import GroupConsistency
+from fedaudit.attacks.search.image_priors import MATCHING_COLOR_WEIGHTS, GroupConsistency
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables.pixels import Pixels
@@ -39,7 +39,9 @@ def grad_inversion(
     and its penalty on their squares are left out.
 
     Args:
-        variant: "strong", or "published": with the paper's settings where none are stated.
+        variant: "strong", or "published": with the paper's settings where none are stated, without
+            the proof that images are gray, and with the variation of each channel where "strong"
+            takes that of colors apart (`color_variation`).
         steps: Optimization steps.
         lr: Peak learning rate of Adam, in units of the pixel range [0, 1].
         total_variation: Weight of the total variation; None for a sixth of what suits
@@ -56,6 +58,7 @@ def grad_inversion(
                 lr=lr,
                 total_variation=total_variation,
                 usual_share=USUAL_SHARE,
+                color_weights=MATCHING_COLOR_WEIGHTS if variant == "strong" else None,
                 group=GroupConsistency(weight=group) if group else None,
             ),
         ),

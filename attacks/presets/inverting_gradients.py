@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Literal
 
 from fedaudit.attacks.presets.published import STANDARDIZED, Variant, with_paper_settings
+from fedaudit.attacks.search.image_priors import MATCHING_COLOR_WEIGHTS
 from fedaudit.attacks.search.local_steps import LocalSteps
 from fedaudit.attacks.search.matching_attack import MatchingAttack, Precision
 from fedaudit.attacks.search.movers.gradient_descent import Schedule
@@ -48,7 +49,9 @@ def inverting_gradients(
     CIFAR-10.
 
     Args:
-        variant: "strong", or "published": with the paper's settings where none are stated.
+        variant: "strong", or "published": with the paper's settings where none are stated, without
+            the proof that images are gray, and with the variation of each channel where "strong"
+            takes that of colors apart (`color_variation`).
         steps: Optimization steps.
         lr: Peak step size, in units of the pixel range [0, 1].
         total_variation: Weight of the total variation (mean absolute difference of neighbors); None
@@ -77,6 +80,7 @@ def inverting_gradients(
         schedule=schedule,
         total_variation=total_variation,
         usual_share=USUAL_SHARE,
+        color_weights=MATCHING_COLOR_WEIGHTS if variant == "strong" else None,
         patience=patience,
     )
     last = Stage(

@@ -10,6 +10,7 @@ from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.generators.face_generator import CropEdges, FaceGenerator
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.search.checkpoint import Checkpoint
+from fedaudit.attacks.search.image_priors import MATCHING_COLOR_WEIGHTS
 from fedaudit.attacks.search.map_matching import goal_of, span_goal_of
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage, solving_stages
@@ -123,6 +124,7 @@ class MapInversion:
             rounds=1,
             total_variation=self.total_variation,
             usual_share=USUAL_SHARE,
+            color_weights=MATCHING_COLOR_WEIGHTS,
             match="maps",
         )
         start = Stage(varies=Latent(candidates=self.candidates), steps=0, lr=1.0)
@@ -137,6 +139,7 @@ class MapInversion:
             lr=PIXEL_LR,
             total_variation=self.total_variation,
             usual_share=USUAL_SHARE,
+            color_weights=MATCHING_COLOR_WEIGHTS,
         )
         return self._attack(descent, damping=SPAN_DAMPING)
 

@@ -120,10 +120,10 @@ def complete_once(
     Raises:
         StorageError: The disk is full or may not be written.
     """
-    evidence, kept = run.scene.evidence, run.checkpoint and run.checkpoint.beside
-    if not kept or not evidence.known:
+    evidence = run.scene.evidence
+    if run.checkpoint is None or not evidence.known:
         return complete_evidence(evidence, show, steps, run.trace.progress)
-    random, before = run.scene.generator, run.fingerprint()
+    kept, random, before = run.checkpoint.beside, run.scene.generator, run.fingerprint()
     record = kept.load(before)
     if record is not None:
         random.set_state(record[1].pop(RANDOM))

@@ -139,7 +139,6 @@ class MapInversion:
             lr=PIXEL_LR,
             total_variation=self.total_variation,
             usual_share=USUAL_SHARE,
-            color_weights=MATCHING_COLOR_WEIGHTS,
         )
         return self._attack(descent, damping=SPAN_DAMPING)
 

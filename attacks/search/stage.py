@@ -237,9 +237,11 @@ def from_gray(stages: Sequence[Stage]) -> tuple[Stage, ...]:
         free[0] = replace(free[0], varies=Pixels(), steps=free[0].steps + spare)
     choice = free or stages
     return tuple(
-        replace(stage, color_weights=None, optimizer="adam")
-        if stage.optimizer == "signed_adam"
-        else stage
+        replace(
+            stage,
+            color_weights=None,
+            optimizer="adam" if stage.optimizer == "signed_adam" else stage.optimizer,
+        )
         for stage in choice
     )
 

@@ -1,12 +1,16 @@
 """How searches by spans suit networks and batches, and the priors that hold their images."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.presets.grad_inversion import grad_inversion
+from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
 from fedaudit.attacks.search.image_priors import (
     COLOR_WEIGHTS,
     MATCHING_COLOR_WEIGHTS,
@@ -16,11 +20,13 @@ from fedaudit.attacks.search.image_priors import (
     face_colors,
     total_variation,
 )
+from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.scene import Varies
-from fedaudit.attacks.search.schedules.coupled import COUPLED_TURNS
+from fedaudit.attacks.search.schedules.one_photo_batch_norm import COUPLED_TURNS
 from fedaudit.attacks.search.schedules.span_stages import SPAN_FADING, span_stages
 from fedaudit.attacks.search.schedules.suited import suited
 from fedaudit.attacks.search.span_matching import EXPLAINED, SEEN
+from fedaudit.attacks.search.stage import from_gray
 from fedaudit.attacks.search.variables.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.variables.latents import Latent
 from fedaudit.attacks.search.variables.pixels import OTHER_NOISE, Pixels
@@ -144,3 +150,12 @@ def test_color_varies_more_than_brightness(weights: ColorWeights) -> None:
         color_variation(tinted, weights), share * color_variation(gray, weights)
     )
     assert torch.equal(color_variation(gray[:, :1], weights), total_variation(gray[:, :1]))
+
+
+@pytest.mark.parametrize("preset", [gan_inversion, inverting_gradients, grad_inversion])
+def test_weights_of_colors_beside_gradients_are_not_taken_to_spans(
+    preset: Callable[[], MatchingAttack],
+) -> None:
+    stages = preset().stages
+    assert any(stage.color_weights == MATCHING_COLOR_WEIGHTS for stage in stages)
+    assert {stage.color_weights for stage in from_gray(stages)} == {None}

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fedaudit.attacks.search.image_priors import COLOR_WEIGHTS
-from fedaudit.attacks.search.schedules.coupled import held_smooth
 from fedaudit.attacks.search.schedules.grids_in_turn import (
     MEAN_AFTER,
     MIDWAY,
@@ -14,6 +13,7 @@ from fedaudit.attacks.search.schedules.grids_in_turn import (
     WHOLE_MAPS_FIRST,
     grids_in_turn,
 )
+from fedaudit.attacks.search.schedules.one_photo_batch_norm import held_smooth
 from fedaudit.attacks.search.schedules.span_stages import SPAN_FADING
 from fedaudit.attacks.search.schedules.waves import OPEN_AT, by_waves, wave_stage, waves_from_noise
 from fedaudit.attacks.search.span_matching import SEEN

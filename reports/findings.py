@@ -311,6 +311,9 @@ def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
             f"{percent(best.utility.untrained.value)})."
         )
     name = defense_in_words(best)
+    # What left no accuracy helps nobody; without saying so the best of the rest looks like the best.
+    if any(w not in helping and w.reid and w.reid.value < best.reid.value for w in worst):
+        name += ", of those whose network was shown to learn"
     lead = {
         "NO LEAK FOUND ABOVE LIMIT": f"Use {name}",
         "LEAK DEMONSTRATED": f"No defense measured here suffices; least came back under {name}",

@@ -311,7 +311,7 @@ def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
             f"{percent(best.utility.untrained.value)})."
         )
     name = defense_in_words(best)
-    # What left no accuracy helps nobody; without saying so the best of the rest looks like the best.
+    # Without saying so, the best of those that left accuracy would look like the best of all.
     if any(w not in helping and w.reid and w.reid.value < best.reid.value for w in worst):
         name += ", of those whose network was shown to learn"
     lead = {

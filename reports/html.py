@@ -13,21 +13,24 @@ from markupsafe import Markup
 from fedaudit.core.measures import Evidence
 from fedaudit.reports import charts, text, view
 from fedaudit.reports.annex import annex
+from fedaudit.reports.contrast_figure import contrasts
 from fedaudit.reports.explanation_figures import figures as explanation_figures
 from fedaudit.reports.explanation_wording import findings as explanation_findings
 from fedaudit.reports.exposure_figure import exposure_map
 from fedaudit.reports.figures import Figure, state
 from fedaudit.reports.frontier import frontier
 from fedaudit.reports.glossary import GLOSSARY, link_terms
+from fedaudit.reports.identity_score_figure import scores
 from fedaudit.reports.image_words import page_of_images
-from fedaudit.reports.lane_figures import contrasts, model_states, reidentification, scores
 from fedaudit.reports.league import league
 from fedaudit.reports.membership_figure import membership_curves
 from fedaudit.reports.membership_lines import unlabeled_properties
+from fedaudit.reports.model_state_figure import model_states
 from fedaudit.reports.pictures import Picture, Strip, Trio, strips, trios, worst_pair
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.recorded_card import recorded_card
 from fedaudit.reports.reference_scale import scale
+from fedaudit.reports.reidentification_figure import reidentification
 from fedaudit.reports.results import EvidenceMatrix, EvidenceRow, Results, canonical_bytes
 from fedaudit.reports.shown_lines import privacy_lines, shown_curve
 from fedaudit.reports.sweeps import setting_curves

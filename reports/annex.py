@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Coverage, Results
-from fedaudit.reports.text import catalog_name, counted, visible
+from fedaudit.reports.standards import catalog_name
+from fedaudit.reports.text import counted, visible
 
 Place = tuple[str, str]
 """Id and title of the section that holds the evidence."""

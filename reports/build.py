@@ -17,13 +17,14 @@ from fedaudit.files.atomic import write_atomically
 from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.controls import any_failed, ceilings, controls
+from fedaudit.reports.coverage import coverage
 from fedaudit.reports.defense_lines import defense_lines
 from fedaudit.reports.evidence_matrix import evidence_matrices
 from fedaudit.reports.exhibits import SEED, exhibits, points
 from fedaudit.reports.explanation import FILE as EXPLANATION
 from fedaudit.reports.explanation import Explanation
 from fedaudit.reports.exposure import exposures
-from fedaudit.reports.findings import coverage, findings
+from fedaudit.reports.findings import findings
 from fedaudit.reports.headline import headline
 from fedaudit.reports.hopeless_run import hopeless
 from fedaudit.reports.html import render

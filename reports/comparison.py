@@ -145,6 +145,11 @@ def strongest(rows: Sequence[Row]) -> Row | None:
     return max(candidates, key=lambda entry: entry[:3])[3] if candidates else None
 
 
+def leak_order(row: Row) -> tuple[float, float]:
+    """Orders rows by how much leaks: lower bound of the rate, then SSIM."""
+    return row.strength[0], row.strength[2]
+
+
 def met_by_adaptive(rows: Sequence[Row]) -> bool:
     """Whether an attack that took the defense into account was measured."""
     return any(row.adaptive in ADAPTED for row in rows if row.reid)

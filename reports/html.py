@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedaudit.core.measures import Evidence
-from fedaudit.reports import charts, text, view
+from fedaudit.reports import charts, standards, text, view
 from fedaudit.reports.annex import annex
 from fedaudit.reports.contrast_figure import contrasts
 from fedaudit.reports.explanation_figures import figures as explanation_figures
@@ -263,8 +263,8 @@ def _environment() -> Environment:
         "counted": text.counted,
         "opinion": text.second_opinion,
         "attack": attack_name,
-        "catalog_name": text.catalog_name,
-        "code": text.code,
+        "catalog_name": standards.catalog_name,
+        "code": standards.code,
         "paint": lambda name: charts.COLORS.get(name, charts.COLORS["grid"]),
         "defense": defense_name,
         "state": state,

@@ -8,9 +8,10 @@ from fedaudit.core.inference import Membership, MembershipScore, PropertyScore
 from fedaudit.core.measures import Rate
 from fedaudit.core.scenario import Study
 from fedaudit.reports.comparison import Role, role_of
-from fedaudit.reports.findings import MEMBERSHIP, PROPERTY, fingerprint
+from fedaudit.reports.findings import fingerprint
 from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Control, Coverage, Finding
+from fedaudit.reports.standards import MEMBERSHIP, PROPERTY
 from fedaudit.reports.text import percent
 from fedaudit.stats.intervals import holm
 from fedaudit.study.inventory import Inventory

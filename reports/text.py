@@ -24,19 +24,6 @@ CLOSING = (
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
 
 
-_CATALOGS = {
-    "NISTAML.032": "Data Reconstruction",
-    "NISTAML.033": "Membership Inference",
-    "NISTAML.034": "Property Inference",
-    "AML.T0024.000": "Infer Training Data Membership",
-    "AML.T0024.001": "Invert AI Model",
-    "AML.M0005": "Control Access to AI Models and Data at Rest",
-    "ML03:2023": "Model Inversion Attack",
-    "ML04:2023": "Membership Inference Attack",
-}
-"""What codes are called in NIST AI 100-2e2025, MITRE ATLAS and OWASP's list of 2023."""
-
-
 def visible(text: str) -> str:
     r"""Spell out characters that a reader cannot see, among them those that reorder text.
 
@@ -180,25 +167,6 @@ def second_opinion(label: str, other: SecondOpinion) -> str:
         words += f", of the prior-only control {other.prior.hits} of {other.prior.n}"
     differs = f"; disagrees on {other.disagreements} of {other.images} images"
     return words + (differs if other.disagreements else "")
-
-
-def code(name: str) -> str:
-    """The code of a clause without the standards that every reader of it knows.
-
-    >>> code("NIST AI 100-2 NISTAML.032"), code("ISO/IEC 30136")
-    ('NISTAML.032', 'ISO/IEC 30136')
-    """
-    prefixes = ("NIST AI 100-2 ", "MITRE ATLAS ", "OWASP ")
-    return next((name.removeprefix(k) for k in prefixes if name.startswith(k)), name)
-
-
-def catalog_name(name: str) -> str:
-    """What a clause is called where its code stands; "" where its name says so itself.
-
-    >>> catalog_name("NIST AI 100-2 NISTAML.032"), catalog_name("ISO/IEC 30136")
-    ('Data Reconstruction', '')
-    """
-    return _CATALOGS.get(code(name), "")
 
 
 def seconds(value: float | None) -> str:

@@ -12,10 +12,11 @@ from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.trial import Sent, Trial
 from fedaudit.reports.comparison import Exposure, Row
 from fedaudit.reports.controls import any_failed, controls
+from fedaudit.reports.coverage import coverage
 from fedaudit.reports.exhibits import exhibits
 from fedaudit.reports.exposure import exposures
 from fedaudit.reports.exposure_figure import exposure_map
-from fedaudit.reports.findings import coverage, findings
+from fedaudit.reports.findings import findings
 from fedaudit.reports.headline import headline
 from fedaudit.reports.html import render
 from fedaudit.reports.results import Results, canonical_bytes, read_results, schema

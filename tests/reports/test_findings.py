@@ -4,7 +4,9 @@ from pathlib import Path
 
 from fedaudit.core.protocols import AttackCategory
 from fedaudit.reports.comparison import Row
-from fedaudit.reports.findings import INFERENCE, NO_REMEDY, coverage, findings
+from fedaudit.reports.coverage import INFERENCE, coverage
+from fedaudit.reports.findings import findings
+from fedaudit.reports.remedies import NO_REMEDY
 from fedaudit.reports.verdicts import rate_text
 from fedaudit.study.manifest import categories_of
 

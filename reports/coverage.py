@@ -1,0 +1,56 @@
+"""Coverage: every class of attack on shared updates, executed or not, and what came of it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from fedaudit.core.printable import first_few
+from fedaudit.core.protocols import AttackCategory
+from fedaudit.reports.comparison import Row
+from fedaudit.reports.measurement import Measurement
+from fedaudit.reports.plain_names import attack_name
+from fedaudit.reports.results import Coverage
+from fedaudit.reports.standards import IRREVERSIBILITY, MEMBERSHIP, PROPERTY, RECONSTRUCTION
+
+INFERENCE = (
+    Coverage("membership inference", False, False, "—", MEMBERSHIP),
+    Coverage("property inference", False, False, "—", PROPERTY),
+)
+"""Lines of what is inferred without rebuilding a face, where a study does not ask for it."""
+
+
+def coverage(
+    categories: Mapping[str, AttackCategory],
+    rows: tuple[Row, ...],
+    inference: Iterable[Coverage] = INFERENCE,
+) -> tuple[Coverage, ...]:
+    """Every class of attack on shared updates, executed or not.
+
+    Args:
+        categories: The class of each attack of the study, by its label.
+        rows: The comparison.
+        inference: The lines of what is inferred without rebuilding it.
+    """
+    measurements = [(row, row.measurement) for row in rows if row.measurement]
+    lines = []
+    for category in (c for c in AttackCategory if c is not AttackCategory.OTHER):
+        mine = [(row, m) for row, m in measurements if categories[row.attack] is category]
+        more = IRREVERSIBILITY if category is AttackCategory.TEMPLATE else ()
+        in_scope = category in categories.values()
+        standards = (*RECONSTRUCTION, *more)
+        lines.append(Coverage(category.value, in_scope, bool(mine), _result(mine), standards))
+    lines += inference
+    for label in sorted(a for a, c in categories.items() if c is AttackCategory.OTHER):
+        ran = any(row.attack == label for row, _ in measurements)
+        result = "see the comparison" if ran else "—"
+        lines.append(Coverage(f"other: {label}", True, ran, result, ()))
+    return tuple(lines)
+
+
+def _result(measurements: Sequence[tuple[Row, Measurement]]) -> str:
+    rates = [m.reid for _, m in measurements if m.reid]
+    if not rates:
+        return "executed; identity not tested" if measurements else "—"
+    hits, n = sum(r.hits for r in rates), sum(r.n for r in rates)
+    all_searches = all(m.searched for _, m in measurements)
+    verb = "match somebody in the gallery" if all_searches else "re-identified somebody"
+    names = dict.fromkeys(attack_name(row.attack) for row, _ in measurements)
+    return f"{hits} of {n} trials {verb}, all defenses together (by {first_few(names)})"

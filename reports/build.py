@@ -15,8 +15,10 @@ from fedaudit.files import regular_file
 from fedaudit.files.asset_table import ASSETS
 from fedaudit.files.atomic import write_atomically
 from fedaudit.reports import recorded
+from fedaudit.reports.ceilings import ceilings
 from fedaudit.reports.comparison import Row
-from fedaudit.reports.controls import any_failed, ceilings, controls
+from fedaudit.reports.contrasts import contrasts
+from fedaudit.reports.controls import any_failed, controls
 from fedaudit.reports.coverage import coverage
 from fedaudit.reports.defense_lines import defense_lines
 from fedaudit.reports.evidence_matrix import evidence_matrices
@@ -48,7 +50,7 @@ from fedaudit.reports.results import (
     Stop,
     canonical_bytes,
 )
-from fedaudit.reports.rows import contrasts, invalidate, rows
+from fedaudit.reports.rows import invalidate, rows
 from fedaudit.reports.shown_lines import privacy_findings, shown_lines
 from fedaudit.reports.stopping import limits_of_stops, standing, with_stop
 from fedaudit.reports.this_run import ROOT

@@ -2,7 +2,7 @@
 
 from fedaudit.core.scenario import Study
 from fedaudit.core.trial import POSITIVE
-from fedaudit.reports.controls import MARGIN
+from fedaudit.reports.positive_control import MARGIN
 from fedaudit.reports.text import signed
 from fedaudit.reports.trials import Trials
 

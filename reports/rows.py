@@ -1,8 +1,8 @@
-"""The comparison: one row for each scenario × defense × attack, and attacks against each other."""
+"""The comparison: one row for each scenario × defense × attack."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import product
 from math import inf
 from statistics import median
 
@@ -12,35 +12,24 @@ from fedaudit.core.measures import Estimate, MetricFacts, Rate, Utility
 from fedaudit.core.scenario import Choice, Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.threat_models import threat_model
-from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Row, Verdict, role_of
-from fedaudit.reports.controls import lacks_power
 from fedaudit.reports.effort import effort
 from fedaudit.reports.identity_tests import foreign, group_test, identity_tests
 from fedaudit.reports.looks import measurement_at_look
-from fedaudit.reports.measurement import Explained, Measurement, Worst
-from fedaudit.reports.power import inconclusive, short_of, with_power
-from fedaudit.reports.results import Contrast, Settings
+from fedaudit.reports.measurement import Measurement, Worst
+from fedaudit.reports.positive_control import lacks_power
+from fedaudit.reports.power import with_power
+from fedaudit.reports.recorded_rows import row_of_recording, with_power_on_known_faces
+from fedaudit.reports.results import Settings
 from fedaudit.reports.second_opinions import second_opinions
 from fedaudit.reports.trials import Group, Trials
-from fedaudit.reports.unit_scores import (
-    Scores,
-    difference,
-    first_of_all,
-    mean,
-    outcomes,
-    rate_of,
-    rate_of_any,
-)
+from fedaudit.reports.unit_scores import Scores, first_of_all, mean, outcomes, rate_of, rate_of_any
 from fedaudit.reports.verdicts import NOT_TESTED, judge
 from fedaudit.scoring.copies import NO_CALIBRATION
 from fedaudit.scoring.identity import Gallery
 from fedaudit.scoring.metrics import declarations
 from fedaudit.stats import intervals
 from fedaudit.study.reach import place_of
-
-METRICS = {"ssim": True, "lpips": False, "reid": True}
-"""Metrics of the contrasts, and whether higher is better for the attacker."""
 
 
 def rows(
@@ -116,8 +105,8 @@ def rows(
             if overlap := source.overlaps.get(attack.label):
                 row = replace(row, verdict=_overlapping(row.verdict, overlap))
             if has_truth:
-                row = _of_recording(source, row, (group, prior, noise), settings, gallery)
-                row = _doubt(
+                row = row_of_recording(source, row, (group, prior, noise), settings, gallery)
+                row = with_power_on_known_faces(
                     row, lacks_power(study, trials, attack.label, ceiling, measurement.effort)
                 )
             table.append(row)
@@ -147,20 +136,6 @@ def invalidate(rows: tuple[Row, ...], settings: Settings) -> tuple[Row, ...]:
         else row
         for row in rows
     )
-
-
-def contrasts(study: Study, trials: Trials) -> tuple[Contrast, ...]:
-    """Each pair of attacks on the same photos, for the first defense of each scenario."""
-    pairs: list[Contrast] = []
-    for scenario in study.scenarios:
-        defense = scenario.defenses[0].label
-        for a, b in combinations([attack.label for attack in scenario.attacks], 2):
-            # The later attack of the study is the challenger: its advantage reads as positive.
-            first, second = (trials.group(scenario.name, defense, name) for name in (b, a))
-            if first and second:
-                each = [_contrast(m, first, second) for m in METRICS if _has(m, first, second)]
-                pairs += [contrast for contrast in each if contrast]
-    return tuple(pairs)
 
 
 def _row(
@@ -268,95 +243,4 @@ def _with_identity(group: Group) -> Group:
     """The trials of people of whom the gallery has a photo."""
     return Group(
         tuple(t for t in group.trials if all(i.reidentified is not None for i in t.images))
-    )
-
-
-def _of_recording(
-    source: SourceFacts,
-    row: Row,
-    groups: tuple[Group, Group, Group],
-    settings: Settings,
-    gallery: Gallery | None,
-) -> Row:
-    """The row with what is only asked of recorded updates, and a verdict that claims no more."""
-    group, prior, noise = groups
-    has_search = any(image.nearest for image in group.scores().values())
-    clients = {t.cell.target: t.images[0].person for t in group.trials}
-
-    def explained(of: Group, other: bool = False) -> Estimate | None:
-        values = {
-            t.cell.target: t.explained_other if other else t.explained
-            for t in of.trials
-            if t.cell.target in clients
-        }
-        numbers = {k: value for k, value in values.items() if value is not None}
-        whose = [clients[target] for target in numbers]
-        return intervals.mean(list(numbers.values()), whose, (-1, 1)) if numbers else None
-
-    assert row.measurement
-    own = explained(group)
-    measurement = replace(
-        row.measurement,
-        searched=has_search,
-        chance=recorded.chance_of(gallery) if has_search else None,
-        explained=Explained(own, explained(group, other=True), explained(prior), explained(noise))
-        if own
-        else None,
-    )
-    row = replace(
-        row, model_state=source.model_states.get(row.scenario, ""), measurement=measurement
-    )
-    if measurement.reid is None:
-        sentence = recorded.not_identified(measurement)
-        return replace(row, verdict=replace(NOT_TESTED, sentence=sentence))
-    verdict = row.verdict
-    if has_search:
-        verdict = judge(measurement, settings, passive=True, valid=True)
-    if verdict.kind == "NO LEAK FOUND ABOVE LIMIT" and not (
-        measurement.explained and measurement.explained.beyond_controls
-    ):
-        why = "the attack explains the updates no better than its controls do, and a wrong fact, "
-        why += "such as a learning rate, or a protection would look alike"
-        verdict = inconclusive(verdict, "not explained", why)
-    if verdict.kind != "LEAK DEMONSTRATED" and (seen := recorded.copies_text(measurement)):
-        verdict = replace(verdict, sentence=f"{verdict.sentence} {seen}")
-    return replace(row, verdict=verdict)
-
-
-def _doubt(row: Row, why: str) -> Row:
-    """Verdict of an attack that did not find known faces: inconclusive."""
-    if row.verdict.kind != "NO LEAK FOUND ABOVE LIMIT":
-        return row
-    reason, words = short_of(row)
-    if not reason and why:
-        reason, words = "no power", why
-    return replace(row, verdict=inconclusive(row.verdict, reason, words)) if reason else row
-
-
-def _has(metric: str, first: Group, second: Group) -> bool:
-    if metric == "reid":
-        return first.tested() and second.tested()
-    return all(metric in s.metrics for g in (first, second) for s in g.scores().values())
-
-
-def _contrast(metric: str, first: Group, second: Group) -> Contrast | None:
-    ours, theirs = first.scores(), second.scores()
-    gap: Estimate | None
-    if metric == "reid":
-        one, other = outcomes(ours, theirs)
-        gap = intervals.paired_rate_difference(one, other, range(len(one))) if one else None
-    else:
-        gap = difference(ours, theirs, lambda score: score.metrics[metric])
-    if gap is None:
-        return None
-    return Contrast(
-        scenario=first.cell.scenario,
-        defense=first.cell.defense,
-        metric=metric,
-        higher_is_better=METRICS[metric],
-        first=first.cell.attack,
-        second=second.cell.attack,
-        difference=gap,
-        seconds_first=median(t.seconds for t in first.trials),
-        seconds_second=median(t.seconds for t in second.trials),
     )

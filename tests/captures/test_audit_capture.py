@@ -40,9 +40,9 @@ from fedaudit.data.pseudonyms import key_of_folders, pseudonym
 from fedaudit.models.zoo import build
 from fedaudit.reports.build import build_report, reason_to_stop
 from fedaudit.reports.comparison import Row
-from fedaudit.reports.controls import lacks_power, succeeds
 from fedaudit.reports.effort import effort
 from fedaudit.reports.measurement import Measurement
+from fedaudit.reports.positive_control import lacks_power, succeeds
 from fedaudit.reports.recorded import findings_of
 from fedaudit.reports.results import Results, Settings, schema
 from fedaudit.reports.trials import Group, Trials

@@ -9,7 +9,8 @@ import pytest
 from fedaudit.core.scenario import Study
 from fedaudit.reports import build
 from fedaudit.reports.build import summarize
-from fedaudit.reports.controls import any_failed, ceilings, controls
+from fedaudit.reports.ceilings import ceilings
+from fedaudit.reports.controls import any_failed, controls
 from fedaudit.reports.results import Control, Results
 from fedaudit.reports.rows import invalidate
 from fedaudit.reports.trials import Trials

@@ -6,9 +6,10 @@ import pytest
 
 from fedaudit.core.reconstruction import Adaptive
 from fedaudit.core.trial import Trial
+from fedaudit.reports.contrasts import contrasts
 from fedaudit.reports.headline import headline
 from fedaudit.reports.measurement import Worst
-from fedaudit.reports.rows import contrasts, rows
+from fedaudit.reports.rows import rows
 from fedaudit.reports.verdicts import NOT_TESTED
 from fedaudit.scoring.copies import calibrate_copies
 from fedaudit.stats.intervals import clopper_pearson

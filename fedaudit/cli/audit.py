@@ -128,7 +128,7 @@ def audit(
     from fedaudit.captures.audit import capture_study as captures  # noqa: PLC0415 - imports torch
     from fedaudit.cli.run_study import run_study  # noqa: PLC0415 - imports torch
     from fedaudit.data.folder import folder  # noqa: PLC0415 - imports torch
-    from fedaudit.reports.build import reason_to_stop  # noqa: PLC0415 - imports torch
+    from fedaudit.reports.interim_analysis import reason_to_stop  # noqa: PLC0415 - imports torch
     from fedaudit.study.named_code import look_for_code  # noqa: PLC0415 - imports torch
 
     look_for_code(model)

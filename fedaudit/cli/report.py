@@ -58,7 +58,7 @@ def report(
     Cells that are missing or damaged are said not to have been tested.
     """
     from fedaudit.cli.conclusion import conclude, require_deployed  # noqa: PLC0415 - imports torch
-    from fedaudit.reports.build import stops_of  # noqa: PLC0415 - imports torch
+    from fedaudit.reports.interim_analysis import stops_of  # noqa: PLC0415 - imports torch
     from fedaudit.study.session import open_report  # noqa: PLC0415 - imports torch
 
     folder, manifest, stock = open_report(run)

@@ -18,7 +18,7 @@ from fedaudit.cli.say import say
 from fedaudit.cli.tensorboard_log import tensorboard_log
 from fedaudit.core.errors import StorageError
 from fedaudit.core.scenario import Study
-from fedaudit.reports.build import decided
+from fedaudit.reports.interim_analysis import decided
 from fedaudit.study.execution import execution
 from fedaudit.study.scheduler import Event
 from fedaudit.study.session import Opened

@@ -63,7 +63,7 @@ def merge(*, into: Path, other: tuple[Path, ...]) -> int:
 
 def _undone(run: Path, missing: int) -> int:
     """How many of the missing jobs are to do: what a sequential study has decided needs none."""
-    from fedaudit.reports.build import stops_of  # noqa: PLC0415 - imports torch
+    from fedaudit.reports.interim_analysis import stops_of  # noqa: PLC0415 - imports torch
     from fedaudit.study import manifest, session  # noqa: PLC0415 - imports torch
 
     if not missing or not manifest.read(run).study.sequential:

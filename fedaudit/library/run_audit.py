@@ -8,7 +8,8 @@ from pathlib import Path
 from fedaudit.core.measures import Evidence
 from fedaudit.core.scenario import Study
 from fedaudit.library.run_tables import Run, load
-from fedaudit.reports.build import build_report, decided
+from fedaudit.reports.build import build_report
+from fedaudit.reports.interim_analysis import decided
 from fedaudit.study.execution import Note, execution
 from fedaudit.study.executors.choice import Name, Place
 from fedaudit.study.scheduler import Event

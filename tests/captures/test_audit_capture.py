@@ -38,9 +38,10 @@ from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.pseudonyms import key_of_folders, pseudonym
 from fedaudit.models.zoo import build
-from fedaudit.reports.build import build_report, reason_to_stop
+from fedaudit.reports.build import build_report
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.effort import effort
+from fedaudit.reports.interim_analysis import reason_to_stop
 from fedaudit.reports.measurement import Measurement
 from fedaudit.reports.positive_control import lacks_power, succeeds
 from fedaudit.reports.recorded import findings_of

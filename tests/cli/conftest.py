@@ -34,7 +34,9 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         monkeypatch.setattr(importlib.import_module(parent), child, module, raising=False)
     verdict = importlib.import_module("fedaudit.cli.conclusion")
     monkeypatch.setattr(verdict, "build", sys.modules["fedaudit.reports.build"])
-    monkeypatch.setattr(run_study, "decided", sys.modules["fedaudit.reports.build"].decided)
+    monkeypatch.setattr(
+        run_study, "decided", sys.modules["fedaudit.reports.interim_analysis"].decided
+    )
     monkeypatch.setattr(session, "execute", serially)
     monkeypatch.setattr(measured_costs, "costs_file", lambda: tmp_path / "costs.json")
     monkeypatch.setattr(SimulatedSource, "notes", lambda one: fake_audit.notes_of(one.study))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedaudit.core.scenario import Study
-from fedaudit.reports import build
+from fedaudit.reports import run_contents
 from fedaudit.reports.build import summarize
 from fedaudit.reports.ceilings import ceilings
 from fedaudit.reports.controls import any_failed, controls
@@ -35,7 +35,9 @@ def summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
     """`summarize`, without a run: the trials are given."""
 
     def make(asked: Study, *groups: Any) -> Results:
-        monkeypatch.setattr(build, "_gallery", lambda folder, study, federation, judge: gallery())
+        monkeypatch.setattr(
+            run_contents, "_gallery", lambda folder, study, federation, judge: gallery()
+        )
         stock = Inventory((), (), {}, {})
         made = trials(*groups)
         return summarize(RunFolder(tmp_path), new(asked, "by hand", "redacted"), stock, made)

@@ -11,7 +11,7 @@ import pytest
 from fedaudit.core.scenario import Study
 from fedaudit.core.source import SourceFacts
 from fedaudit.core.trial import Trial
-from fedaudit.reports import build
+from fedaudit.reports import run_contents
 from fedaudit.reports.build import summarize
 from fedaudit.reports.comparison import Reason
 from fedaudit.reports.results import Results
@@ -22,19 +22,7 @@ from fedaudit.study.manifest import new
 from fedaudit.study.run_folder import RunFolder
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up import (
-    ELIGIBLE,
-    GAN,
-    IG,
-    SETTINGS,
-    claim,
-    gallery,
-    line,
-    lineup,
-    noise,
-    study,
-    trials,
-)
+from made_up import ELIGIBLE, GAN, IG, SETTINGS, claim, gallery, line, lineup, noise, study, trials
 
 Report = Callable[..., Results]
 N = 100
@@ -49,7 +37,7 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
         asked: Study, *groups: Any, known: Gallery | None = None, missing: tuple[str, ...] = ()
     ) -> Results:
         judge = known or gallery()
-        monkeypatch.setattr(build, "_gallery", lambda *_: judge)
+        monkeypatch.setattr(run_contents, "_gallery", lambda *_: judge)
         manifest = new(asked, "by hand", "redacted")
         made = trials(*groups)
         return summarize(RunFolder(tmp_path), manifest, Inventory((), missing, {}, {}), made)

@@ -174,6 +174,8 @@ def modules() -> dict[str, ModuleType]:
         },
         "fedaudit.reports.build": {
             "build_report": build_report,
+        },
+        "fedaudit.reports.interim_analysis": {
             "decided": decided,
             "stops_of": lambda folder, manifest, stock: ((), (*stock.missing, *stock.damaged)),
         },

@@ -10,7 +10,8 @@ from fedaudit.files.atomic import storage_errors, write_atomically
 from fedaudit.reports.archive import list_runs
 from fedaudit.reports.archive_page import difference_page, index_page, predecessors, run_id
 from fedaudit.reports.build import page, results_of
-from fedaudit.reports.results import Results, canonical_bytes
+from fedaudit.reports.results import Results
+from fedaudit.reports.serialization import canonical_bytes
 from fedaudit.study.session import open_report
 
 

@@ -12,7 +12,8 @@ from fedaudit.reports.archive import RunSummary, plain
 from fedaudit.reports.difference_table import HEADS, difference_table
 from fedaudit.reports.differences import Differences, compare_runs
 from fedaudit.reports.html import page, scripts
-from fedaudit.reports.results import Results, canonical_bytes
+from fedaudit.reports.results import Results
+from fedaudit.reports.serialization import canonical_bytes
 
 SECTIONS = (("runs", "Runs"), ("reading", "How to read it"))
 

@@ -30,7 +30,7 @@ from fedaudit.reports.membership_lines import (
     property_coverage,
 )
 from fedaudit.reports.plain_names import in_plain_words
-from fedaudit.reports.results import SCHEMA_VERSION, Results, Settings, canonical_bytes
+from fedaudit.reports.results import SCHEMA_VERSION, Results, Settings
 from fedaudit.reports.rows import invalidate, rows
 from fedaudit.reports.run_contents import (
     read_explanation,
@@ -39,6 +39,7 @@ from fedaudit.reports.run_contents import (
     refuse_damage,
 )
 from fedaudit.reports.run_provenance import provenance_of
+from fedaudit.reports.serialization import canonical_bytes
 from fedaudit.reports.shown_lines import privacy_findings, shown_lines
 from fedaudit.reports.stopping import limits_of_stops, standing, with_stop
 from fedaudit.reports.trials import Trials

@@ -14,7 +14,7 @@ from fedaudit.reports.explanation_figures import figures
 from fedaudit.reports.explanation_wording import findings
 from fedaudit.reports.html import page
 from fedaudit.reports.pictures import data_uri
-from fedaudit.reports.results import canonical_bytes
+from fedaudit.reports.serialization import canonical_bytes
 from fedaudit.reports.text import clean
 
 SIDE, SHOWN = 96, 24

@@ -31,7 +31,8 @@ from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.recorded_card import recorded_card
 from fedaudit.reports.reference_scale import scale
 from fedaudit.reports.reidentification_figure import reidentification
-from fedaudit.reports.results import EvidenceMatrix, EvidenceRow, Results, canonical_bytes
+from fedaudit.reports.results import EvidenceMatrix, EvidenceRow, Results
+from fedaudit.reports.serialization import canonical_bytes
 from fedaudit.reports.shown_lines import privacy_lines, shown_curve
 from fedaudit.reports.sweeps import setting_curves
 

@@ -5,19 +5,14 @@ measured"; a rate of 0 means "measured, none found". What depends on the moment,
 in a part of its own (`fedaudit.reports.this_run`).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Literal
-
-from pydantic import TypeAdapter
+from typing import Literal
 
 from fedaudit.core.inference import Membership
 from fedaudit.core.measures import Estimate, MetricFacts, Rate
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Severity, Verdict, VerdictKind
 from fedaudit.reports.explanation import Explanation
-from fedaudit.reports.this_run import put_back, schema_apart, set_apart
 from fedaudit.study.canary_result import ShownLine
 from fedaudit.study.sign_off import SignOff
 
@@ -333,37 +328,3 @@ class Results:
     membership: tuple[Membership, ...] = ()
     shown_epsilon: tuple[ShownLine, ...] = ()
     stops: tuple[Stop, ...] = ()
-
-
-@cache
-def adapter(kind: Any = Results) -> TypeAdapter[Any]:
-    """Validates and serializes `Results`, or an `Explanation`."""
-    return TypeAdapter(kind)
-
-
-def schema(kind: Any = Results) -> dict[str, Any]:
-    """JSON schema of `results.json`, or of `why.json`."""
-    plain = adapter(kind).json_schema()
-    return schema_apart(plain) if kind is Results else plain
-
-
-def read_results(content: bytes) -> Results:
-    """The results that a `results.json` holds.
-
-    Raises:
-        ValueError: It holds none, or of another schema.
-        LookupError: Its parts do not fit together.
-    """
-    results: Results = adapter().validate_python(put_back(json.loads(content)))
-    return results
-
-
-def canonical_bytes(results: Results | Explanation) -> bytes:
-    """The bytes of `results.json` or `why.json`: sorted keys, ASCII, one trailing newline.
-
-    The run folder writes them and every page prints their SHA-256, so both must come from here.
-    """
-    kind: Any = type(results)
-    data = adapter(kind).dump_python(results, mode="json")
-    data = set_apart(data) if isinstance(results, Results) else data
-    return (json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()

@@ -15,7 +15,8 @@ from fedaudit.core.measures import Evidence
 from fedaudit.core.version import VERSION
 from fedaudit.files import regular_file
 from fedaudit.reports.build import page, results_of
-from fedaudit.reports.results import Results, canonical_bytes
+from fedaudit.reports.results import Results
+from fedaudit.reports.serialization import canonical_bytes
 from fedaudit.study import hash_list, removal_record
 from fedaudit.study.hash_list import Differences
 from fedaudit.study.session import open_report

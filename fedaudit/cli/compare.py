@@ -28,7 +28,7 @@ def compare(*, run: Path, form: str) -> int:
     from fedaudit.cli.terminal_table import show  # noqa: PLC0415 - imports rich
     from fedaudit.reports.build import results_of  # noqa: PLC0415 - imports torch
     from fedaudit.reports.columns import markdown, plain  # noqa: PLC0415 - imports torch
-    from fedaudit.reports.results import adapter  # noqa: PLC0415 - imports torch
+    from fedaudit.reports.serialization import adapter  # noqa: PLC0415 - imports torch
 
     results = results_of(run)
     if form == "json":

@@ -13,17 +13,17 @@ from fedaudit.cli.say import say_json
 def schema(*, what: str) -> None:
     """Print the JSON schema of results.json, study files, a capture's capture.json or why.json."""
     if what == "results":
-        from fedaudit.reports import results  # noqa: PLC0415 - imports torch
+        from fedaudit.reports import serialization  # noqa: PLC0415 - imports torch
 
-        content = results.schema()
+        content = serialization.schema()
     elif what == "capture":
         from fedaudit.captures.format import capture_facts  # noqa: PLC0415 - imports pydantic
 
         content = capture_facts.schema()
     elif what == "why":
-        from fedaudit.reports import explanation, results  # noqa: PLC0415 - imports pydantic
+        from fedaudit.reports import explanation, serialization  # noqa: PLC0415 - imports pydantic
 
-        content = results.schema(explanation.Explanation)
+        content = serialization.schema(explanation.Explanation)
     else:
         from fedaudit.study import study_file  # noqa: PLC0415 - imports torch
 

@@ -25,7 +25,7 @@ from fedaudit.data.provenance import facts
 from fedaudit.files.atomic import write_atomically
 from fedaudit.reports import explanation_page
 from fedaudit.reports.explanation import FILE, PARTS, SCHEMA_VERSION, Explanation, Origin, Part
-from fedaudit.reports.results import canonical_bytes
+from fedaudit.reports.serialization import canonical_bytes
 from fedaudit.study import session
 from fedaudit.study.executors.choice import Place
 from fedaudit.study.jobs import Job, TrainJob

@@ -45,7 +45,8 @@ from fedaudit.reports.interim_analysis import reason_to_stop
 from fedaudit.reports.measurement import Measurement
 from fedaudit.reports.positive_control import lacks_power, succeeds
 from fedaudit.reports.recorded import findings_of
-from fedaudit.reports.results import Results, Settings, schema
+from fedaudit.reports.results import Results, Settings
+from fedaudit.reports.serialization import schema
 from fedaudit.reports.trials import Group, Trials
 from fedaudit.reports.verdicts import judge
 from fedaudit.scoring.embedder import Embedder

@@ -28,7 +28,7 @@ from test_why_page import made_up
 from fedaudit.cli import cli
 from fedaudit.cli.ending import end
 from fedaudit.core.errors import UsageError
-from fedaudit.reports.results import canonical_bytes
+from fedaudit.reports.serialization import canonical_bytes
 from fedaudit.study import session
 from fedaudit.study.study_file import study_from_mapping
 

@@ -19,8 +19,9 @@ from fedaudit.reports.exposure_figure import exposure_map
 from fedaudit.reports.findings import findings
 from fedaudit.reports.headline import headline
 from fedaudit.reports.html import render
-from fedaudit.reports.results import Results, canonical_bytes, read_results, schema
+from fedaudit.reports.results import Results
 from fedaudit.reports.rows import rows
+from fedaudit.reports.serialization import canonical_bytes, read_results, schema
 from fedaudit.study.manifest import categories_of
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -19,7 +19,8 @@ from fedaudit.reports.exposure_figure import exposure_map
 from fedaudit.reports.html import figures, render, source_hash
 from fedaudit.reports.measurement import SecondOpinion
 from fedaudit.reports.pictures import BUDGET, trios
-from fedaudit.reports.results import Results, canonical_bytes
+from fedaudit.reports.results import Results
+from fedaudit.reports.serialization import canonical_bytes
 from fedaudit.reports.text import clean
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -9,7 +9,7 @@ from fedaudit.core.measures import Estimate
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.reports.columns import plain
 from fedaudit.reports.html import render
-from fedaudit.reports.results import canonical_bytes, read_results
+from fedaudit.reports.serialization import canonical_bytes, read_results
 from fedaudit.reports.shown_lines import privacy_findings, privacy_lines
 from fedaudit.study.canary_result import CanaryAudit, Cause, ShownLine
 from fedaudit.study.shown_epsilon import ShownEpsilon

@@ -21,7 +21,8 @@ from fedaudit.core.trial import Cell
 from fedaudit.data.provenance import PACKAGES
 from fedaudit.reports.build import build_report
 from fedaudit.reports.exhibits import OF_FEW
-from fedaudit.reports.results import Results, schema
+from fedaudit.reports.results import Results
+from fedaudit.reports.serialization import schema
 from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.score import score
 from fedaudit.study import demo_study, judge, run_cell

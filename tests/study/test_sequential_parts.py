@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from fedaudit.cli import cli
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.reports.archive import summary
-from fedaudit.reports.results import read_results
+from fedaudit.reports.serialization import read_results
 from fedaudit.study.jobs import AttackJob, TrainJob, expand
 from fedaudit.study.sequential_parts import parts_of, without_lost
 from fedaudit.study.session import open_run

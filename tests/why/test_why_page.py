@@ -34,7 +34,7 @@ from fedaudit.reports.explanation import (
 )
 from fedaudit.reports.explanation_page import render
 from fedaudit.reports.html import source_hash
-from fedaudit.reports.results import adapter, canonical_bytes, read_results, schema
+from fedaudit.reports.serialization import adapter, canonical_bytes, read_results, schema
 from fedaudit.scoring.image_metrics import LPIPS
 from fedaudit.study.executors.choice import Place
 from fedaudit.study.executors.in_process import InProcess

@@ -15,10 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.defense_adaptation import Attacker, DefenseAdaptation, Rounds
-from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
-    FirstFullyConnected,
-    take_apart,
-)
+from fedaudit.attacks.evidence.feature_maps.first_fully_connected import FirstFullyConnected
+from fedaudit.attacks.evidence.feature_maps.map_separation import take_apart
 from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient
 from fedaudit.attacks.evidence.labels.infer import presence
 from fedaudit.attacks.evidence.reading import Reading

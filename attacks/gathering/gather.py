@@ -17,15 +17,14 @@ from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     embedding_span,
     find_first_fully_connected,
     leads_to_head,
-    likeliest_label,
-    place_maps,
-    take_apart,
 )
+from fedaudit.attacks.evidence.feature_maps.map_separation import place_maps, take_apart
 from fedaudit.attacks.evidence.followed_training import FollowedTraining
 from fedaudit.attacks.evidence.grayscale import is_gray
 from fedaudit.attacks.evidence.known_entries import kept_entries
 from fedaudit.attacks.evidence.labels.head_gradient import read_head
 from fedaudit.attacks.evidence.labels.infer import share_out, solve_all
+from fedaudit.attacks.evidence.labels.of_feature_map import likeliest_label
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive
 from fedaudit.attacks.evidence.layer_trust import alike_by_direction, trusted

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     find_first_fully_connected,
     solve_upstream,
-    take_apart,
 )
+from fedaudit.attacks.evidence.feature_maps.map_separation import take_apart
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.face_set import FaceSet
 from fedaudit.models.bodies import group_norm, residual_body

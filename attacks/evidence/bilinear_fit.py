@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.conjugate_gradients import Parts, conjugate_gradients
-from fedaudit.attacks.evidence.layer_inputs import matrices_of, rows_of
+from fedaudit.attacks.evidence.layer_unfolding import matrices_of, rows_of
 
 FLOOR = 0.01
 """Least error of a number, in units of the root mean square of its row: what is known better would

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.bilinear_fit import Problem, fit
 from fedaudit.attacks.evidence.known_entries import KnownEntries
-from fedaudit.attacks.evidence.layer_inputs import matrices_of, rows_of
+from fedaudit.attacks.evidence.layer_unfolding import matrices_of, rows_of
 
 # By eight photos of p01 and p02 through a trained ResNet-18 in training mode, one step of Adam:
 # gradients of the last two stages predict 2e-3 and 1e-2 of what was held out, those that do not

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence.layer_inputs import deterministic
+from fedaudit.attacks.evidence.deterministic_mode import deterministic
 from fedaudit.attacks.evidence.reading import Reading
 
 Activation = Callable[[Tensor], Tensor]

@@ -1,67 +1,33 @@
-"""What enters each layer of any network, as rows that the layer's weight gradient is made of.
+"""What enters each layer of any network, read in a forward pass.
 
-A layer that applies one matrix W to many rows u_p (patches of a map, tokens, vectors) has the
-gradient G = Σ_p δ_p u_pᵀ. `rows_of` gives the u_p, `matrices_of` brings G into that form.
+As rows, it is what the layer's weight gradient is made of (`layer_unfolding`).
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedaudit.attacks.evidence.deterministic_mode import deterministic, still
+from fedaudit.attacks.evidence.layer_unfolding import (
+    READABLE,
+    matrices_of,
+    rows_of,
+    share_outside,
+)
 from fedaudit.attacks.evidence.linear_calls import by_image, linear_calls
 from fedaudit.core.errors import AttackError
-from fedaudit.models.batch_norm import batch_norm_layers, preserve_modes
 from fedaudit.models.facenet import FaceNet
 
 Use = tuple[nn.Module, Tensor]
 """A layer, and what enters it, `[n, …]`."""
-READABLE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-"""Layers whose gradient has the form above; `InputReader` checks that of each."""
 CALLED = nn.Identity()
 """Stands for the layer of a matrix that has none: it is applied by a call (`linear_calls`)."""
 CONFIRMED = 1e-2
 """Share of a gradient of our own that may lie outside of its inputs' span, by rounding."""
-# With 1e-9 a photo through a pre-trained MobileFaceNet misses its own spans by 8e-4, with 1e-11 by
-# 8e-6; four of p01 and p02 end at SSIM 0.940 to 0.950 and 0.955 to 0.964, with 1e-12 as with 1e-11.
-RIDGE = 1e-11
-"""On the Gram matrix of rows, relative to its mean diagonal."""
-
-
-def rows_of(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """The rows u_p that a layer applies its matrix to, `[groups, positions, width]`.
-
-    By `unfold` also where a patch is one place: it sends slopes back in the order of memory in
-    which torch's batch norm takes those of a single image. (Of another order, as views give it, it
-    makes wrong slopes, as of torch 2.13.)
-    """
-    if isinstance(layer, nn.Conv2d):
-        n, size, g = len(inputs), layer.kernel_size, layer.groups
-        pad = layer._reversed_padding_repeated_twice
-        if any(pad):
-            mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-            inputs = F.pad(inputs, pad, mode=mode)
-        patches = F.unfold(inputs, size, layer.dilation, 0, layer.stride)
-        split = patches.view(n, g, -1, patches.shape[2])
-        return split.permute(1, 0, 3, 2).reshape(g, n * patches.shape[2], -1)
-    if isinstance(layer, nn.ConvTranspose2d):
-        g = layer.groups
-        split = F.unfold(inputs, 1).view(len(inputs), g, inputs.shape[1] // g, -1)
-        return split.permute(1, 0, 3, 2).flatten(1, 2)
-    return inputs.reshape(1, -1, inputs.shape[-1])
-
-
-def matrices_of(layer: nn.Module, gradient: Tensor) -> Tensor:
-    """A weight's gradient as `[groups, rows, width]`, whose rows lie in the span of `rows_of`."""
-    if isinstance(layer, nn.Conv2d):
-        return gradient.reshape(layer.groups, gradient.shape[0] // layer.groups, -1)
-    if isinstance(layer, nn.ConvTranspose2d):
-        return gradient.reshape(layer.groups, gradient.shape[0] // layer.groups, -1).mT
-    return gradient[None]
 
 
 class _AllHeard(Exception):  # noqa: N818  # ends a forward pass; it is no error
@@ -205,7 +171,7 @@ class InputReader:
             if self.count * positions >= width:
                 continue  # rows that fill the space say nothing
             matrix = matrices_of(self.layers[name][0], gradient)
-            if matrix.shape[2] == width and _outside(matrix, rows) < CONFIRMED:
+            if matrix.shape[2] == width and share_outside(matrix, rows) < CONFIRMED:
                 positions_by_name[name] = Position(positions, width, name in certain, order)
         return positions_by_name
 
@@ -283,38 +249,3 @@ class InputReader:
             return result
         output: Tensor = self.model(images)
         return output
-
-
-def _outside(matrix: Tensor, rows: Tensor) -> float:
-    """Share of the square of `matrix` `[g, r, F]` outside of the span of `rows` `[g, P, F]`."""
-    matrix, rows = matrix.double(), rows.double()
-    gram = rows @ rows.mT
-    scale = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp_min(1e-300)
-    gram = gram + RIDGE * scale * torch.eye(gram.shape[1]).to(gram)
-    inside = torch.linalg.solve(gram, rows @ matrix.mT).mT @ rows
-    return float((matrix - inside).square().sum() / matrix.square().sum().clamp_min(1e-300))
-
-
-@contextmanager
-def still(model: nn.Module) -> Iterator[None]:
-    """Batch norm does not remember what it sees inside the block; its output stays the same."""
-    norms = batch_norm_layers(model).values()
-    tracking = [m for m in norms if m.training and m.track_running_stats]
-    for layer in tracking:
-        layer.track_running_stats = False
-    try:
-        yield
-    finally:
-        for layer in tracking:
-            layer.track_running_stats = True
-
-
-@contextmanager
-def deterministic(model: nn.Module) -> Iterator[None]:
-    """Nothing random runs inside the block: batch norm keeps its mode, all else evaluates."""
-    norms = {id(layer) for layer in batch_norm_layers(model).values()}
-    with preserve_modes(model), still(model):
-        for module in model.modules():
-            if id(module) not in norms:
-                module.training = False
-        yield

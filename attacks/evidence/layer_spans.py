@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.evidence.layer_inputs import RIDGE, InputReader, Use, rows_of
+from fedaudit.attacks.evidence.layer_inputs import InputReader, Use
+from fedaudit.attacks.evidence.layer_unfolding import RIDGE, rows_of
 from fedaudit.attacks.evidence.patch_gram import patch_gram
 
 PANELS = 4

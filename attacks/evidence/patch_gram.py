@@ -28,7 +28,7 @@ def patch_gram(layer: nn.Module, inputs: Tensor) -> Tensor | None:
 
     Example:
         >>> import torch
-        >>> from fedaudit.attacks.evidence.layer_inputs import rows_of
+        >>> from fedaudit.attacks.evidence.layer_unfolding import rows_of
         >>> layer, inputs = nn.Conv2d(32, 64, 3, padding=1), torch.rand(2, 32, 4, 4)
         >>> rows = rows_of(layer, inputs).double()
         >>> torch.allclose(patch_gram(layer, inputs), rows @ rows.mT)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence.layer_inputs import deterministic
+from fedaudit.attacks.evidence.deterministic_mode import deterministic
 from fedaudit.attacks.evidence.reading import Reading
 
 RESIDUAL = 1e-3

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence.layer_inputs import RIDGE, InputReader, Position, matrices_of
+from fedaudit.attacks.evidence.layer_inputs import InputReader, Position
 from fedaudit.attacks.evidence.layer_spans import LayerSpan
+from fedaudit.attacks.evidence.layer_unfolding import RIDGE, matrices_of
 
 SPARE = 1.3
 """Entries a position that a row must have kept: with hardly more, anything explains it. Set by

@@ -15,8 +15,9 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence.layer_inputs import InputReader, matrices_of
+from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan
+from fedaudit.attacks.evidence.layer_unfolding import matrices_of
 
 GAP = 2.0
 """Singular values must exceed the largest that is none of the signal's by this factor."""

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedaudit.attacks.evidence.deterministic_mode import deterministic
 from fedaudit.attacks.evidence.feed_forward import FeedForward
-from fedaudit.attacks.evidence.layer_inputs import deterministic
 from fedaudit.attacks.evidence.position_embedding import channel_scale, places
 from fedaudit.attacks.evidence.reading import Reading
 

@@ -21,7 +21,8 @@ from fedaudit.attacks.evidence.completed_gradients import (
     known_per_unknown,
 )
 from fedaudit.attacks.evidence.known_entries import KnownEntries
-from fedaudit.attacks.evidence.layer_inputs import Use, matrices_of
+from fedaudit.attacks.evidence.layer_inputs import Use
+from fedaudit.attacks.evidence.layer_unfolding import matrices_of
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.core.protocols import Progress

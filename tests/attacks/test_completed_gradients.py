@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.completed_gradients import complete, known_per_unknown
 from fedaudit.attacks.evidence.known_entries import KnownEntries
-from fedaudit.attacks.evidence.layer_inputs import matrices_of, rows_of
+from fedaudit.attacks.evidence.layer_unfolding import matrices_of, rows_of
 
 LAYERS = {
     "convolution": (nn.Conv2d(16, 96, 3, padding=1, bias=False), (2, 16, 4, 4)),

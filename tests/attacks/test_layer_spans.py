@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torchvision.models import swin_t
 
 import fedaudit
-from fedaudit.attacks.evidence.layer_inputs import InputReader, rows_of
+from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, _lower_gram, span_distance
+from fedaudit.attacks.evidence.layer_unfolding import rows_of
 from fedaudit.attacks.evidence.position_embedding import photo_by_position
 from fedaudit.attacks.evidence.span_spectrum import find_spans
 from fedaudit.attacks.search.image_priors import (

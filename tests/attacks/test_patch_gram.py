@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence.layer_inputs import InputReader, rows_of
+from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, span_distance
+from fedaudit.attacks.evidence.layer_unfolding import rows_of
 from fedaudit.attacks.evidence.patch_gram import LEAST_CHANNELS, patch_gram
 from fedaudit.attacks.evidence.span_spectrum import find_spans
 

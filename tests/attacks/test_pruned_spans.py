@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence import pruned_spans
-from fedaudit.attacks.evidence.layer_inputs import InputReader, matrices_of, rows_of
+from fedaudit.attacks.evidence.layer_inputs import InputReader
+from fedaudit.attacks.evidence.layer_unfolding import matrices_of, rows_of
 from fedaudit.attacks.evidence.pruned_spans import PrunedSpan, find_pruned_spans
 from fedaudit.attacks.evidence.span_spectrum import find_spans
 from fedaudit.attacks.gathering.gather import gather_inputs

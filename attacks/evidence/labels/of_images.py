@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedaudit.attacks.evidence.deterministic_mode import deterministic
 from fedaudit.attacks.evidence.labels.head_gradient import read_head, unscale
-from fedaudit.attacks.evidence.layer_inputs import InputReader, deterministic
+from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.models.class_head import head_inputs
 from fedaudit.models.facenet import FaceNet

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedaudit.attacks.adaptive.adaptation import Adaptation, adapt_to
+from fedaudit.attacks.adaptive.adaptation import Adaptation
+from fedaudit.attacks.adaptive.probing import adapt_to
 from fedaudit.core.observation import DefenseFacts, Observation
 from fedaudit.core.reconstruction import Adaptive, Reconstruction
 from fedaudit.core.scenario import Adapt

@@ -1,6 +1,6 @@
 """The protocol by which a special defense says what an attacker does about it.
 
-Most defenses are functions of gradients or images, and `adaptation` finds out how to meet those by
+Most defenses are functions of gradients or images, and `probing` finds out how to meet those by
 trying them. What no such function describes is a `DefenseAdaptation`: one for each kind of
 defense, in a file of its own. A defense of another package hands its own in (`HandsInAdaptation`).
 """

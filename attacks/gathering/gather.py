@@ -7,9 +7,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive.adaptation import Adaptation, adapt_to
+from fedaudit.attacks.adaptive.adaptation import Adaptation
 from fedaudit.attacks.adaptive.changed_photos import ChangedPhotos
 from fedaudit.attacks.adaptive.defense_adaptation import Attacker
+from fedaudit.attacks.adaptive.probing import adapt_to
 from fedaudit.attacks.evidence.adam_magnitudes import read_magnitudes
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     FirstFullyConnected,

@@ -13,8 +13,8 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.adaptive.adaptation import adapt_to
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
+from fedaudit.attacks.adaptive.probing import adapt_to
 from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.core.errors import AttackError, ConfigError, UnknownNameError
 from fedaudit.core.knowledge import Knowledge

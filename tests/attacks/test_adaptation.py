@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive.adaptation import adapt_to, through
+from fedaudit.attacks.adaptive.adaptation import through
 from fedaudit.attacks.adaptive.assumptions import assume, how_adaptive
 from fedaudit.attacks.adaptive.defense_adaptation import DefenseAdaptation
 from fedaudit.attacks.adaptive.orthogonalized import ORTHOGONALIZED
+from fedaudit.attacks.adaptive.probing import adapt_to
 from fedaudit.attacks.adaptive.transform_behavior import behavior, drops_columns, followed
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
@@ -329,7 +330,7 @@ def test_a_package_hands_in_its_own_adaptation(
             return own if count == 1 else None
 
     monkeypatch.setattr(
-        "fedaudit.attacks.adaptive.adaptation.installed_defense", lambda facts: Wizardry()
+        "fedaudit.attacks.adaptive.probing.installed_defense", lambda facts: Wizardry()
     )
     seen = replace(
         intercept(network="small_cnn").seen, defense=(DefenseFacts("wizardry", {}),), labels=None

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedaudit.attacks.adaptive.adaptation import adapt_to
 from fedaudit.attacks.adaptive.assumptions import as_assumed, assume, distance_for, how_adaptive
+from fedaudit.attacks.adaptive.probing import adapt_to
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import DefenseFacts, Observation
 from fedaudit.core.reconstruction import Reconstruction

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedaudit.attacks.adaptive.adaptation import adapt_to
 from fedaudit.attacks.adaptive.assumptions import assume, how_adaptive
 from fedaudit.attacks.adaptive.concealed_separation import is_separable, photo_among
+from fedaudit.attacks.adaptive.probing import adapt_to
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import FirstFullyConnected
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture

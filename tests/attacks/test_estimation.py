@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive.adaptation import adapt_to
 from fedaudit.attacks.adaptive.assumptions import assume
 from fedaudit.attacks.adaptive.estimation import clip_bound, estimate
+from fedaudit.attacks.adaptive.probing import adapt_to
 from fedaudit.attacks.evidence.round_averaging import average, deviation, drift, rounds_of
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.captures.simulate.update_noise import without_update

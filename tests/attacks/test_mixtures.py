@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.adaptive.adaptation import adapt_to
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
 from fedaudit.attacks.adaptive.defense_adaptation import Attacker
 from fedaudit.attacks.adaptive.mixture_arithmetic import (
@@ -20,6 +19,7 @@ from fedaudit.attacks.adaptive.mixture_arithmetic import (
     photo_behind,
 )
 from fedaudit.attacks.adaptive.mixtures import as_mixture
+from fedaudit.attacks.adaptive.probing import adapt_to
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.evidence.labels.head_gradient import mixed_label, read_head
 from fedaudit.attacks.gathering.gather import gather

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.adaptive.adaptation import adapt_to
+from fedaudit.attacks.adaptive.probing import adapt_to
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import LocalTraining, ModelSpec

@@ -11,7 +11,8 @@ from torch import Tensor
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
 from fedaudit.attacks.adaptive.defense_adaptation import Attacker
 from fedaudit.attacks.evidence.feature_maps.known_maps import KnownMaps, known_maps
-from fedaudit.attacks.gathering.gather import Evidence, gather
+from fedaudit.attacks.gathering.evidence import Evidence
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import MapDecoder, teach
 from fedaudit.attacks.search.image_priors import total_variation

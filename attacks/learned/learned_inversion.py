@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.defense_replay import replay_of
 from fedaudit.attacks.adaptive.estimation import estimate
-from fedaudit.attacks.gathering.gather import Evidence, gather
+from fedaudit.attacks.gathering.evidence import Evidence
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import VectorDecoder, teach
 from fedaudit.attacks.learned.sketch import SimulatedClient, Sketch, first_fc_name

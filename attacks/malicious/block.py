@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
 from fedaudit.attacks.adaptive.probing import adapt_to
-from fedaudit.attacks.gathering.gather import Evidence, gather
+from fedaudit.attacks.gathering.evidence import Evidence
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.errors import AttackError, ConfigError, UnknownNameError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation

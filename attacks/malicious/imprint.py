@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.malicious.block import (
     NEEDS,

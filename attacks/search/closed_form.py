@@ -11,7 +11,7 @@ from fedaudit.attacks.evidence.position_completion import photo_by_completion
 from fedaudit.attacks.evidence.position_embedding import parameters_of_places, photo_by_position
 from fedaudit.attacks.evidence.position_regression import photo_by_regression
 from fedaudit.attacks.evidence.token_placing import photos_by_tokens
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import Update

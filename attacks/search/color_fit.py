@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.per_example import Gradients
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.span_matching import EXPLAINED, SpanMatching
 from fedaudit.attacks.training.trained_parameters import trained_part

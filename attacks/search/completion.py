@@ -23,7 +23,7 @@ from fedaudit.attacks.evidence.completed_gradients import (
 from fedaudit.attacks.evidence.known_entries import KnownEntries
 from fedaudit.attacks.evidence.layer_inputs import Use
 from fedaudit.attacks.evidence.layer_unfolding import matrices_of
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.core.protocols import Progress
 from fedaudit.core.reconstruction import Reconstruction

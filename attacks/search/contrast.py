@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.per_example import Gradients, total
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.models.facenet import FaceNet
 

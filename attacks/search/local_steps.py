@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
 from fedaudit.attacks.training.simulated_training import along_simulated_path
 from fedaudit.attacks.training.training_inference import guess_training, plausible

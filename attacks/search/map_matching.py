@@ -15,7 +15,7 @@ from fedaudit.attacks.adaptive.per_example import Gradients
 from fedaudit.attacks.evidence.feature_maps.known_maps import flat_maps, known_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.models.facenet import FaceNet, require_face_net

@@ -12,7 +12,7 @@ from torch.func import functional_call, grad
 from fedaudit.attacks.adaptive.per_example import Gradients, weigh
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import solve_upstream
 from fedaudit.attacks.evidence.unshared_layers import PublicModule, public_depth, used_by
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.search.comparison import free_rows
 from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.training.dummy_update import DummyUpdate

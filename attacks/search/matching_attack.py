@@ -17,7 +17,8 @@ from fedaudit.attacks.adaptive.defense_adaptation import Attacker
 from fedaudit.attacks.adaptive.mixture_arithmetic import Coefficients
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.evidence.labels.of_images import labels_of_images
-from fedaudit.attacks.gathering.gather import Evidence, gather, gather_inputs
+from fedaudit.attacks.gathering.evidence import Evidence
+from fedaudit.attacks.gathering.gather import gather, gather_inputs
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.search.augmented_views import begin_of_views, one_a_photo
 from fedaudit.attacks.search.batch_norm_prior import prior_of

@@ -17,7 +17,7 @@ from fedaudit.attacks.evidence.followed_training import FollowedTraining
 from fedaudit.attacks.evidence.labels.of_images import labels_of_images
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 
 Batches = list[list[int]]
 

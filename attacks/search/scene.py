@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.generators.face_generator import FaceGenerator, FittedGenerator
 from fedaudit.attacks.generators.untrained import UntrainedPrior
 from fedaudit.attacks.search.matching import Matching

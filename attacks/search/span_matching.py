@@ -13,7 +13,7 @@ from fedaudit.attacks.evidence.common_maps import with_whole_maps
 from fedaudit.attacks.evidence.layer_spans import decisive, span_distance
 from fedaudit.attacks.evidence.pruned_spans import PrunedSpan
 from fedaudit.attacks.evidence.span_spectrum import find_spans
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.search.mini_batches import follow_steps
 from fedaudit.core.errors import AttackError
 from fedaudit.core.printable import first_few

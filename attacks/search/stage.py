@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from fedaudit.attacks.evidence.reading import Reading
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.search.comparison import Comparison
 from fedaudit.attacks.search.image_priors import (
     ColorWeights,

@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor
 
 from fedaudit.attacks.evidence.unshared_layers import guess_local_layers, learn_local_layers
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.core.observation import ModelSpec
 
 Unknown = Literal["joint", "learned", "guessed"]

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.gathering.gather import Evidence, gather, gather_inputs
+from fedaudit.attacks.gathering.evidence import Evidence
+from fedaudit.attacks.gathering.gather import gather, gather_inputs
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search import completion
 from fedaudit.attacks.search.checkpoint import Checkpoint

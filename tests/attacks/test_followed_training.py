@@ -14,7 +14,8 @@ from fedaudit.attacks.evidence.labels.of_images import labels_of_images
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import span_distance
 from fedaudit.attacks.evidence.reading import Reading
-from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
+from fedaudit.attacks.gathering.evidence import Evidence
+from fedaudit.attacks.gathering.gather import gather_inputs
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.mini_batches import ROUNDS, follow_steps

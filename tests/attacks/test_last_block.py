@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.feature_maps.last_block import _adding_up, invert_last_block
-from fedaudit.attacks.gathering.gather import Evidence, gather
+from fedaudit.attacks.gathering.evidence import Evidence
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.models.facenet import FaceNet

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.gathering.gather import Evidence, gather
+from fedaudit.attacks.gathering.evidence import Evidence
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.presets.map_inversion import MapInversion
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.contrast import settle_contrast

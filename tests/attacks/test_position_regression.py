@@ -19,7 +19,8 @@ from fedaudit.attacks.evidence.position_embedding import (
     photo_by_position,
 )
 from fedaudit.attacks.evidence.position_regression import photo_by_regression
-from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
+from fedaudit.attacks.gathering.evidence import Evidence
+from fedaudit.attacks.gathering.gather import gather_inputs
 from fedaudit.attacks.search.closed_form import solve_photos
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction

@@ -11,7 +11,8 @@ from torch import Tensor
 from fedaudit.attacks.evidence.layer_spans import span_distance
 from fedaudit.attacks.evidence.span_spectrum import find_spans
 from fedaudit.attacks.evidence.unshared_layers import guess_local_layers, learn_local_layers
-from fedaudit.attacks.gathering.gather import Evidence, gather
+from fedaudit.attacks.gathering.evidence import Evidence
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
 from fedaudit.attacks.presets.map_inversion import MapInversion

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.func import jvp, linearize, vjp, vmap
 
 from fedaudit.attacks.evidence.conjugate_gradients import Parts, conjugate_gradients
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.search.contrast import settle_contrast
 from fedaudit.attacks.search.map_matching import Goal, SpanGoal, goal_of, span_goal_of
 from fedaudit.attacks.search.matching import Matching

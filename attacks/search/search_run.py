@@ -20,11 +20,9 @@ from fedaudit.attacks.search.mini_batches import are_told_apart
 from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
 from fedaudit.attacks.search.scene import Scene, StageResult
 from fedaudit.attacks.search.span_matching import EXACT, EXPLAINED, SEEN, SpanMatching
-from fedaudit.attacks.search.span_mending import ANEW_BELOW, BURIED, HOPELESS, is_worth_mending
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
+from fedaudit.attacks.search.stage_conditions import is_left_out
 from fedaudit.attacks.search.trace import Trace
-from fedaudit.attacks.search.variables.cosine_spectrum import CosineSpectrum
-from fedaudit.attacks.search.variables.pixels import ANEW, FINER, MENDED, OTHER_NOISE
 from fedaudit.core.reconstruction import SearchedBy
 
 
@@ -137,7 +135,7 @@ class SearchRun:
         by_spans = stage.match in BY_SPANS and isinstance(scene.matching, Matching)
         if by_spans and scene.spans is None:
             return before
-        if variables is None and self._is_left_out(stage, before):
+        if variables is None and is_left_out(stage, before, scene.leading):
             return before
         before = self._follow(stage, before, begins=variables is None)
         if variables is None:
@@ -199,42 +197,6 @@ class SearchRun:
             return before
         self.images, self.best = images, torch.full_like(self.best, float("inf"))
         return replace(before, images=images)
-
-    def _is_left_out(self, stage: Stage, before: StageResult) -> bool:
-        """Whether a stage has nothing to do with the images that those before it ended with."""
-        if isinstance(stage.varies, CosineSpectrum):
-            return self._waves_are_left_out(stage, stage.varies.start, before)
-        if stage.varies == MENDED:
-            return not self._is_stuck(before)
-        if stage.varies == OTHER_NOISE:
-            return not self._misses(before, HOPELESS) or self._misses(before, BURIED)
-        if stage.varies == ANEW:
-            return not self._is_stuck(before) or self._misses(before, ANEW_BELOW)
-        if stage.varies == FINER:
-            return before.varied != ANEW
-        return False
-
-    def _waves_are_left_out(self, stage: Stage, start: str, before: StageResult) -> bool:
-        """Whether noise buries the images, or nothing has begun anew, or has to."""
-        if start == "normal" and not stage.if_missed:
-            return False
-        if self._misses(before, BURIED):
-            return True
-        if start == "normal":
-            return not self._misses(before, stage.if_missed)
-        begun = isinstance(before.varied, CosineSpectrum) and before.varied.start == "normal"
-        return start == "last" and not begun
-
-    def _misses(self, before: StageResult, distance: float) -> bool:
-        """Whether every restart's images are farther from the spans than that."""
-        spans = self.scene.leading
-        return spans is not None and all(spans.distance(i) >= distance for i in before.images)
-
-    def _is_stuck(self, before: StageResult) -> bool:
-        """Whether any restart's images are worth mending."""
-        spans = self.scene.leading
-        assert spans is not None
-        return any(is_worth_mending(spans, images) for images in before.images)
 
     def _offer(
         self, variables: Sequence[Tensor], decode: Decode, spans: SpanMatching | None = None

@@ -11,7 +11,6 @@ from torch import Tensor
 
 import fedaudit
 from fedaudit.attacks.search.scene import Scene, StageResult
-from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 from fedaudit.attacks.search.span_mending import HOPELESS, mend, misfit
 from fedaudit.attacks.search.variables.pixels import ANEW, Pixels
@@ -90,9 +89,10 @@ def test_what_mending_leaves_wrong_is_searched_anew_from_a_coarse_grid(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Distances where the search ends, and where mending does; then it goes on where that ended."""
-    monkeypatch.setattr(SearchRun, "_misses", lambda _self, _before, _distance: far)
+    conditions = "fedaudit.attacks.search.stage_conditions"
+    monkeypatch.setattr(f"{conditions}.misses", lambda *_: far)
     left, begun, begin = iter(distances), [], Pixels.begin
-    monkeypatch.setattr(SearchRun, "_is_stuck", lambda _self, _before: SEEN < next(left) < HOPELESS)
+    monkeypatch.setattr(f"{conditions}.is_stuck", lambda *_: SEEN < next(left) < HOPELESS)
 
     def noted(self: Pixels, scene: Scene, before: StageResult) -> list[Tensor]:
         values = begin(self, scene, before)

@@ -4,22 +4,19 @@ An attack by name is a preset of it (`attacks.presets`); `search_run.py` carries
 """
 
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import distance_for, how_adaptive
-from fedaudit.attacks.adaptive.defense_adaptation import Attacker
-from fedaudit.attacks.adaptive.mixture_arithmetic import Coefficients
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.evidence.labels.of_images import labels_of_images
 from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.gathering.gather import gather, gather_inputs
 from fedaudit.attacks.generators.face_generator import FaceGenerator
+from fedaudit.attacks.search.attacker_capabilities import attacker_of
 from fedaudit.attacks.search.augmented_views import begin_of_views, one_a_photo
 from fedaudit.attacks.search.batch_norm_prior import prior_of
 from fedaudit.attacks.search.checkpoint import Checkpoint
@@ -52,12 +49,9 @@ from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
-from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.models.batch_norm import batch_norm_layers
 from fedaudit.models.derivatives import twice_differentiable
 
-MEAN_OF = 64
-"""Generated faces whose mean is the mean face."""
 GENERIC = 12
 """Images with which draws are tried."""
 SMALL = 500_000
@@ -229,7 +223,8 @@ class MatchingAttack:
         else:
             if matching.loss == "soft" and not matching.fixed:
                 labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
-            attacker = self._attacker(run, seen, generator, evaluations)
+            again = partial(self._again, generator)
+            attacker = attacker_of(run, seen, again, self.prior, self.unmasking, evaluations)
             images, labels, credit = evidence.reveal(images, labels.cpu(), attacker)
         by_spans = isinstance(matching, SpanMatching)  # they do not mind what each image weighs
         word = how_adaptive(seen, matched=matching.follows, weighed=by_spans, handled=credit)
@@ -261,40 +256,9 @@ class MatchingAttack:
         show = partial(coarse.with_evidence, seen=seen, generator=generator)
         return complete_once(run, show, self.complete_steps)
 
-    def _attacker(
-        self, run: SearchRun, seen: Observation, generator: torch.Generator, evaluations: list[int]
-    ) -> Attacker:
-        """What this attack can do for special defenses; further searches add to `evaluations`."""
-        evidence = run.scene.evidence
-
-        def earlier_rounds() -> Iterator[tuple[Tensor, Tensor]]:
-            for update in evidence.adaptation.rounds[1:]:
-                if run.trace.time_is_up:
-                    return
-                alone = replace(seen, shared=(update,), earlier=())
-                past = self._begin(alone, generator, time.process_time())
-                soft = past.scene.evidence.soft
-                if soft is not None:
-                    past.search()
-                    evaluations.append(past.scene.matching.evaluations)
-                    yield past.images[int(past.best.argmin())][0], soft[0]
-
-        def unmasked(
-            transforms: Sequence[ImageTransform], mixture: Tensor, shares: Coefficients
-        ) -> tuple[Tensor, Tensor]:
-            assert self.prior is not None  # who has no faces does not come here
-            own = replace(self.unmasking.auxiliary, source=self.prior.source)
-            unmasking = replace(self.unmasking, auxiliary=own)
-            return unmasking.unmasked(transforms, mixture, shares, run.trace.progress)
-
-        return Attacker(
-            matched=run.scene.matching.follows,
-            single_step=run.scene.matching.dummy is None,
-            source=self.prior.source if self.prior else None,
-            earlier_rounds=earlier_rounds,
-            mean_face=lambda: run.scene.generic_faces(MEAN_OF).mean(0),
-            unmasked=unmasked,
-        )
+    def _again(self, generator: torch.Generator, seen: Observation) -> SearchRun:
+        """A further search, of another observation, before its first step."""
+        return self._begin(seen, generator, time.process_time())
 
     def _begin(
         self,

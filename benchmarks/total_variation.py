@@ -5,9 +5,13 @@
     python benchmarks/total_variation.py --data orl --size 64
     python benchmarks/total_variation.py --attack inverting_gradients
     python benchmarks/total_variation.py --noise 1              # as long as the gradient
+    python benchmarks/total_variation.py --weights --noise 1 --line "ResNet-18 eval, trained" \
+        --set attacks.search.image_priors.MATCHING_COLOR_WEIGHTS=None    # each channel by itself
 
-`gan_inversion` without spans, or another attack, on one gradient of one photo, the default face
-network, fresh; undefended, or with noise whose size the attack is told. The rule was derived for
+`gan_inversion` without spans, or another attack, on one update of one photo, the default face
+network, fresh, or a line of `stock_clients.py` (64 px), trained on all but those attacked, in the
+mode and by the local steps that it has; undefended, or with noise whose size the attack is told.
+The rule was derived for
 `gan_inversion`, with the feature map that the update gives away, and confirmed on a photo each of
 p01 and p02 of OpenPeople; here p09 and p10 are attacked (of ORL, the last two people). `rule` is
 what the rule gives: the default, but for `gias`, `gifd` and `gion`, which stay at 0.001. Beside it
@@ -21,7 +25,9 @@ from functools import partial
 from statistics import mean
 
 import torch
+from stock_clients import LINES, SIZE, Line, delta_of, network_of, update_of
 from torch import Tensor
+from tuning import add_set, settings
 
 import fedaudit
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
@@ -35,7 +41,6 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.data.openpeople import openpeople
 from fedaudit.data.orl import orl
 from fedaudit.defenses.noise import GaussianNoise
-from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 
@@ -62,6 +67,12 @@ def noisy(update: Mapping[str, Tensor], times: float, seed: int) -> dict[str, Te
     }
 
 
+def face_line(size: int) -> Line:
+    """The default face network, fresh, for ten people."""
+    spec = ModelSpec("face", {"classes": 10, "image_size": size})
+    return Line("face", lambda classes: build(spec, seed=0), trained=False, training=False)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, a row for each weight."""
     parser = argparse.ArgumentParser(
@@ -74,33 +85,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--attack", choices=ATTACKS, default="gan_inversion")
     parser.add_argument("--noise", type=float, default=0.0, help="times the gradient's length")
     parser.add_argument("--weights", nargs="*", type=float, help="of the one before if not given")
+    parser.add_argument("--line", choices=[line.name for line in LINES], metavar="NAME",
+                        help="a line of stock_clients.py in place of the face network")  # fmt: skip
+    add_set(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    asked = settings(options.given)
     faces = (openpeople if options.data == "openpeople" else orl)(size=options.size)
     chosen = options.people or sorted(set(faces.people))[-2:]
+    if options.line and (options.data != "openpeople" or options.size != SIZE or len(chosen) != 2):
+        parser.error(f"lines are of two people of OpenPeople at {SIZE} px, trained on the others")
     rows = [
         row
         for person in chosen
         for row in [i for i, p in enumerate(faces.people) if p == person][: options.photos]
     ]
-    model = build(ModelSpec("face", {"classes": 10, "image_size": options.size}), seed=0).eval()
-    named = dict(model.named_parameters())
+    line = next((one for one in LINES if one.name == options.line), face_line(options.size))
+    model, classes = network_of(line, faces, 0, chosen), 8 if options.line else 10
     print("| weight | photos | SSIM (least) | PSNR, dB | CPU s |\n|---|---|---|---|---|")
     attack, before = ATTACKS[options.attack]
     weights = [before] if options.weights is None else options.weights
     for weight in (None, *weights):
         scores = []
         for number, row in enumerate(rows):
-            image, label = faces.images[[row]], torch.tensor([number % 10])
-            loss = criterion_of(model)(model(image), label)
-            update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+            image, label = faces.images[[row]], torch.tensor([number % classes])
+            if line.local is None:
+                update = update_of(model, image, label)
+            else:
+                update, _ = delta_of(model, image, label, line.local)
             if options.noise:
                 update = noisy(update, options.noise, number)
             began = time.process_time()
             rebuilt = fedaudit.attack(
                 model,
                 update,
-                attack(total_variation=weight),
+                attack(total_variation=weight, **asked),
+                kind="gradient" if line.local is None else "delta",
+                training=line.local,
                 image_shape=tuple(image.shape[1:]),
                 defense=GaussianNoise(std=options.noise, of="norm") if options.noise else (),
                 seed=number,

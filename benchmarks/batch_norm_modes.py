@@ -38,8 +38,8 @@ from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.simulation import Simulation
 from fedaudit.models.batch_norm import client_mode
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build
 from fedaudit.scoring.image_metrics import SSIM
 from fedaudit.scoring.pairing import pair
 

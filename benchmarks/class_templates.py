@@ -64,8 +64,8 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
 from fedaudit.federation.simulation import Simulation
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet, require_face_net
-from fedaudit.models.zoo import build
 from fedaudit.scoring.aligned_judge import load_judge
 from fedaudit.scoring.identity import calibrate, embed_split
 from fedaudit.scoring.score import score

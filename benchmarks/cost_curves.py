@@ -27,8 +27,8 @@ from fedaudit.core.client import ClientTask
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.registry import create
 from fedaudit.federation.local_training import train_locally
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build, parameters_of
 
 Settings = Callable[[int], Mapping[str, Any]]
 FEW, MANY = 2, 6

@@ -39,8 +39,8 @@ from fedaudit.core.training import LocalTraining
 from fedaudit.data.openpeople import openpeople
 from fedaudit.federation.pretraining import pretrain
 from fedaudit.models.batch_norm import running_statistics
+from fedaudit.models.build_network import build, load, parameters_of
 from fedaudit.models.class_head import find_class_head
-from fedaudit.models.zoo import build, load, parameters_of
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.scoring.pairing import pair
 

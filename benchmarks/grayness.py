@@ -17,8 +17,8 @@ from fedaudit.attacks.generators.face_generator import LUMINANCE
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.core.seeds import generator_for
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build
 from fedaudit.stats.intervals import clopper_pearson
 
 SIZE, CLASSES = 32, 30

@@ -33,7 +33,7 @@ import torch
 
 import fedaudit
 from fedaudit.core.observation import ModelSpec
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 COMMAND = """
 import atexit, sys

@@ -26,8 +26,8 @@ from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
 from fedaudit.attacks.evidence.labels.infer import RULES, infer_labels
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.orl import orl
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build
 
 PEOPLE, EPOCHS = 40, 12
 NETWORKS = (

@@ -35,8 +35,8 @@ from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.federation.together import combine
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import require_face_net
-from fedaudit.models.zoo import build
 
 ROUNDS = (0, 1, 3, 6, 12, 24)
 LEARNED, NEW = (0, 1), (2, 3)

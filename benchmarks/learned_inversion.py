@@ -42,8 +42,8 @@ from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.fedsgd import FedSGD
 from fedaudit.federation.simulation import Simulation, State
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet
-from fedaudit.models.zoo import build
 from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.identity import average_with_mirror, calibrate, embed_split
 from fedaudit.scoring.score import score

@@ -38,9 +38,9 @@ from fedaudit.data.splits import split
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedsgd import FedSGD
 from fedaudit.federation.simulation import Simulation
+from fedaudit.models.build_network import build
 from fedaudit.models.class_head import ClassHead, find_class_head
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.scoring.pairing import pair
 

@@ -28,8 +28,8 @@ from fedaudit.attacks.search.trace import Trace
 from fedaudit.core.client import ClientTask
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.federation.local_training import train_locally
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build, parameters_of
 
 STEPS_A_TURN = 30
 """As many as `gan_inversion` makes in pixels before the next image moves."""

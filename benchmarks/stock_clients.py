@@ -19,8 +19,8 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.core.training import LocalTraining
 from fedaudit.data.face_set import FaceSet
 from fedaudit.federation.augmentation import augment
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build
 
 SIZE = 64
 PAIRS = (("p09", "p10"), ("p07", "p08"), ("p05", "p06"))

@@ -41,7 +41,7 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.data.openpeople import openpeople
 from fedaudit.data.orl import orl
 from fedaudit.defenses.noise import GaussianNoise
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 
 ATTACKS = {

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from fedaudit.core.client import ClientReturn, ClientTask
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on
-from fedaudit.models.zoo import build
 
 
 def received_network(task: ClientTask, returned: ClientReturn) -> nn.Module:

@@ -12,8 +12,8 @@ from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.defenses.mixing import partners, pool_of
 from fedaudit.defenses.on_photos import on_photos
 from fedaudit.defenses.settings import public_settings, require
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.soft_labels import probabilities
-from fedaudit.models.zoo import build, parameters_of
 
 TOGETHER = 16
 """Samples that are searched at a time: each holds a gradient of the whole network in memory."""

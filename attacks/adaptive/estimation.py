@@ -26,9 +26,9 @@ from fedaudit.attacks.evidence.round_averaging import deviation, rounds_of
 from fedaudit.core.observation import DefenseFacts, Observation
 from fedaudit.core.training import LocalTraining
 from fedaudit.models.batch_norm import replay_mode
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.foreign_network import adopt
-from fedaudit.models.zoo import build
 
 MANY_ZEROS = 0.3
 """Share of zeros from which on an update may count as pruned."""

@@ -18,8 +18,8 @@ from fedaudit.attacks.training.simulated_training import smooth_noise
 from fedaudit.core.observation import Observation
 from fedaudit.defenses.gradient_transforms import Batch, Draws, GradientTransform
 from fedaudit.models.batch_norm import replay_mode
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build
 
 SAME = 1e-6
 """1 − cosine below which a direction counts as kept."""

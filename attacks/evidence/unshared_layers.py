@@ -13,8 +13,8 @@ from fedaudit.attacks.generators.auxiliary import Auxiliary, vary
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.models.batch_norm import evaluating
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet, criterion_of
-from fedaudit.models.zoo import build
 
 PHOTOS = 8
 """Views of each made-up person."""

@@ -37,8 +37,8 @@ from fedaudit.core.observation import Observation
 from fedaudit.core.shared import Update
 from fedaudit.core.training import LocalTraining
 from fedaudit.models.batch_norm import replay_mode
+from fedaudit.models.build_network import build
 from fedaudit.models.foreign_network import adopt
-from fedaudit.models.zoo import build
 
 
 def gather(seen: Observation) -> Evidence:

@@ -23,8 +23,8 @@ from fedaudit.core.seeds import draw_seeded, generator_for, seed_for
 from fedaudit.core.shared import Update
 from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.models.batch_norm import replay_mode
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet
-from fedaudit.models.zoo import build
 
 FITTED = 3000
 """Sketches from which the principal directions are computed."""

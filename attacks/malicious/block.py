@@ -22,9 +22,9 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.protocols import Progress
 from fedaudit.core.reconstruction import NOT_RECOVERED, Reconstruction
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.named_network import create_network
-from fedaudit.models.zoo import build, parameters_of
 
 NEEDS = frozenset({Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION})
 """What an attack must know that sends another model, set up on faces of its own."""

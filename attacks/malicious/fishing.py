@@ -23,9 +23,9 @@ from fedaudit.core.reconstruction import NOT_RECOVERED, Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
 from fedaudit.models.batch_norm import batch_norm_layers
+from fedaudit.models.build_network import build
 from fedaudit.models.class_head import ClassHead, head_inputs
 from fedaudit.models.facenet import FaceNet, criterion_of
-from fedaudit.models.zoo import build
 
 # Set by hand; what they reach is measured by benchmarks/malicious.py.
 FACES = 256

@@ -16,7 +16,7 @@ from fedaudit.attacks.membership.client_steps import step_of
 from fedaudit.attacks.membership.shadow_clients import Shadows
 from fedaudit.core.observation import Observation
 from fedaudit.models.batch_norm import running_statistics
-from fedaudit.models.zoo import build, parameters_of
+from fedaudit.models.build_network import build, parameters_of
 
 PASS = 128
 """Photos of one forward pass."""

@@ -17,7 +17,7 @@ from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, Observation
 from fedaudit.core.shared import Update
 from fedaudit.federation.local_training import train_locally
-from fedaudit.models.zoo import build, parameters_of
+from fedaudit.models.build_network import build, parameters_of
 
 SHADOWS = 24
 """Shadow clients a round."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from fedaudit.core.errors import AttackError, UnknownNameError
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import ClassEmbeddings, ClusterCenters, Update
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import require_face_net
-from fedaudit.models.zoo import build
 from fedaudit.scoring.linkage import Drift, Links
 
 # Set by hand; what it reaches is measured by benchmarks/template_linkage.py.

@@ -22,8 +22,8 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet, require_face_net
-from fedaudit.models.zoo import build
 
 PART = 256
 # Set by hand; what they reach is measured by benchmarks/class_templates.py.

@@ -20,8 +20,8 @@ from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.models.batch_norm import client_mode
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build
 
 REPOSITORY = Path(__file__).parents[2]
 HERE = Path(__file__).parent

@@ -47,8 +47,8 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
 from fedaudit.federation.pretraining import pretrain
 from fedaudit.models.batch_norm import client_mode, running_statistics
+from fedaudit.models.build_network import build, load, parameters_of
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build, load, parameters_of
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.scoring.pairing import pair
 

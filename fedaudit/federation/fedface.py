@@ -20,9 +20,9 @@ from fedaudit.defenses.settings import require
 from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows, sum_with_rows
 from fedaudit.federation.local_training import is_withheld, train_locally
 from fedaudit.federation.pretraining import pretrain
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.method_heads import spec_with_head, without_head
-from fedaudit.models.zoo import build
 
 TEMPLATE = Gap("class_embeddings", "in the first round it is the mean feature of the photos")
 PULLED = Gap("update", "it pulls to the mean feature of the photos, which carries no noise")

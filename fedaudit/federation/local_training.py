@@ -19,10 +19,10 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.core.shared import Buffers, Shared, Update
 from fedaudit.federation.augmentation import augment
 from fedaudit.models.batch_norm import client_mode, collect_buffers
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on
 from fedaudit.models.variational_bottleneck import give_noise
-from fedaudit.models.zoo import build, parameters_of
 
 
 def is_withheld(name: str, withheld: tuple[str, ...]) -> bool:

@@ -14,9 +14,9 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.federation.contrastive import draw_view
 from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.models.batch_norm import batch_norm_layers, running_statistics
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.class_head import find_class_head
 from fedaudit.models.facenet import FaceNet, criterion_of
-from fedaudit.models.zoo import build, parameters_of
 
 VERSION = 3
 """Raise it whenever the same settings would now give another start."""

@@ -46,7 +46,7 @@ from fedaudit.federation.together import (
     training_of,
 )
 from fedaudit.models.batch_norm import running_statistics
-from fedaudit.models.zoo import build, parameters_of
+from fedaudit.models.build_network import build, parameters_of
 
 T = TypeVar("T", Update, Buffers)
 

@@ -19,8 +19,8 @@ from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Buffers, Shared, Update
 from fedaudit.library.update_fit import check_fit, checked_labels, checked_shape
 from fedaudit.models import live_module
+from fedaudit.models.build_network import build
 from fedaudit.models.derivatives import check_differentiable, twice_differentiable
-from fedaudit.models.zoo import build
 
 
 def attack(

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.core.observation import ModelSpec
+from fedaudit.models.build_network import wrap
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.named_network import create_network
-from fedaudit.models.zoo import wrap
 
 WEIGHTS = "canaries.weight"
 """Name of the canaries' weights in an update, `[1, canaries]`."""
@@ -64,7 +64,7 @@ class CanaryNetwork(nn.Module):
 def canary_network(
     *, network: str, arguments: Mapping[str, Any], classes: int, image_size: int, canaries: int
 ) -> CanaryNetwork:
-    """The network of a spec with room for canaries; arguments as of `zoo.wrap`."""
+    """The network of a spec with room for canaries; arguments as of `wrap`."""
     inner = create_network(network, {**arguments, "classes": classes, "image_size": image_size})
     return CanaryNetwork(inner, canaries, classes)
 

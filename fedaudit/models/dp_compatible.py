@@ -17,8 +17,8 @@ from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.models.batch_norm import batch_norm_layers, preserve_modes
 from fedaudit.models.bodies import group_norm
+from fedaudit.models.build_network import build, wrap
 from fedaudit.models.named_network import create_network
-from fedaudit.models.zoo import build, wrap
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Changes:
 def build_dp_compatible(
     *, network: str, arguments: Mapping[str, Any], classes: int, image_size: int = 32
 ) -> nn.Module:
-    """A network without batch norm whose layers overwrite nothing; arguments as of `zoo.wrap`."""
+    """A network without batch norm whose layers overwrite nothing; arguments as of `wrap`."""
     sizes = {"classes": classes, "image_size": image_size}
     model: nn.Module = create_network(network, {**arguments, **sizes})
     make_dp_compatible(model, image_size)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from fedaudit.core.errors import ConfigError, UnknownNameError
 from fedaudit.core.observation import ModelSpec
+from fedaudit.models.build_network import spec_sizes, wrap
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.heads import CosFaceHead, cosines
 from fedaudit.models.named_network import create_network
 from fedaudit.models.variational_bottleneck import VariationalFaceNet
-from fedaudit.models.zoo import spec_sizes, wrap
 
 WITH_HEAD = f"{__name__}:with_head"
 
@@ -170,7 +170,7 @@ def with_head(
     classes: int,
     image_size: int,
 ) -> FaceNet:
-    """A network with the loss of a method in place of its own head; arguments as of `zoo.wrap`.
+    """A network with the loss of a method in place of its own head; arguments as of `wrap`.
 
     `head` is "pull", "consensus" or "two_views", with the `settings` of that class.
     """

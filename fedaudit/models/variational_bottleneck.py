@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import ModelSpec
+from fedaudit.models.build_network import spec_sizes, wrap
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.named_network import create_network
-from fedaudit.models.zoo import spec_sizes, wrap
 
 FACTORY = f"{__name__}:with_bottleneck"
 
@@ -131,7 +131,7 @@ def with_bottleneck(
     classes: int,
     image_size: int,
 ) -> FaceNet:
-    """A network with a variational bottleneck for an embedding layer; arguments as of `zoo.wrap`.
+    """A network with a variational bottleneck for an embedding layer; arguments as of `wrap`.
 
     `size` and `beta` are as in `VariationalFaceNet`.
 

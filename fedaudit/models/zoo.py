@@ -1,13 +1,9 @@
-"""The registered networks, and `build`, which makes a module of a `ModelSpec`."""
+"""The registered networks: what studies name as their `network`, each a body and a head."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fedaudit.core.errors import AttackError
-from fedaudit.core.observation import ModelSpec
 from fedaudit.models.bodies import (
     Norm,
     convnet_body,
@@ -18,9 +14,7 @@ from fedaudit.models.bodies import (
     resnet18_body,
     smooth_body,
 )
-from fedaudit.models.derivatives import replace_hardsigmoid
 from fedaudit.models.facenet import FaceNet
-from fedaudit.models.named_network import create_network
 from fedaudit.models.recognition_bodies import (
     iresnet_body,
     mobilefacenet_body,
@@ -246,68 +240,3 @@ def _residual_for(image_size: int, norm: Norm = "group") -> nn.Sequential:
     while image_size >> len(widths) > 4:
         widths = (*widths, 128)
     return residual_body(widths, norm=norm)
-
-
-def build(
-    spec: ModelSpec, state: Mapping[str, Tensor] | None = None, *, seed: int = 0
-) -> nn.Module:
-    """A network in training mode.
-
-    Args:
-        spec: A network's name (`named_network`), with arguments.
-        state: Parameters and buffers by name; those that are absent keep their random start.
-        seed: Of the random start.
-
-    Raises:
-        UnknownNameError: No such network.
-        ConfigError: The factory refuses its arguments, or returns no module.
-        AttackError: A parameter has another shape, or a name that the network does not have.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = create_network(spec.factory, spec.arguments)
-    if not isinstance(model, FaceNet):
-        replace_hardsigmoid(model)
-    if state:
-        load(model, state)
-    return model.train()
-
-
-def spec_sizes(spec: ModelSpec) -> dict[str, Any]:
-    """The arguments `classes` and `image_size` of a spec."""
-    return {name: spec.arguments[name] for name in ("classes", "image_size")}
-
-
-def wrap(spec: ModelSpec, factory: str, settings: Mapping[str, Any] | None = None) -> ModelSpec:
-    """The spec of a factory that takes another network: as `network` and `arguments`.
-
-    `classes` and `image_size` stay among the arguments of the outer one, where they are looked for.
-    """
-    sizes = spec_sizes(spec)
-    inner = {k: v for k, v in spec.arguments.items() if k not in sizes}
-    return ModelSpec(
-        factory, {"network": spec.factory, "arguments": inner, **(settings or {}), **sizes}
-    )
-
-
-def load(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy parameters by name into `model`, in place; names that are absent are left alone."""
-    own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
-    with torch.no_grad():
-        for name, value in state.items():
-            if name not in own:
-                raise AttackError(
-                    f"the network has no parameter {name!r}. Its first is {next(iter(own))!r}: "
-                    "was the update made with another architecture?"
-                )
-            if own[name].shape != value.shape:
-                raise AttackError(
-                    f"parameter {name!r} is {tuple(own[name].shape)} in the network and "
-                    f"{tuple(value.shape)} in the update: another number of classes or image size?"
-                )
-            own[name].copy_(value)
-
-
-def parameters_of(model: nn.Module) -> dict[str, Tensor]:
-    """Detached copies of the parameters, by name."""
-    return {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -24,9 +24,9 @@ from fedaudit.defenses.composition import PrivacyLedger, apply_defense
 from fedaudit.federation.local_training import train_locally
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import combine, defense_at, publish, share_of
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.canary_network import WEIGHTS, canary_images, with_canaries
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build, parameters_of
 
 METHODS = ("fedsgd", "fedavg", "fedprox")
 Seen = Literal["updates", "model"]

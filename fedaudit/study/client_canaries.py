@@ -21,7 +21,7 @@ from fedaudit.defenses.composition import PrivacyLedger, apply_defense
 from fedaudit.federation.local_training import train_locally
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import combine, defense_at, publish
-from fedaudit.models.zoo import build, parameters_of
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.study.canary_training import Seen, client_task, update_of
 
 LENGTH = 1e4

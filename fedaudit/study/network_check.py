@@ -6,9 +6,9 @@ from fedaudit.core.errors import ConfigError, FedauditError, first_line
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.scenario import Choice, Scenario
 from fedaudit.models.batch_norm import batch_norm_layers, values_per_channel
+from fedaudit.models.build_network import build
 from fedaudit.models.derivatives import check_differentiable
 from fedaudit.models.named_network import is_foreign
-from fedaudit.models.zoo import build
 
 TRIED_CLASSES = 7
 """Classes of a network that is built for nothing but to see whether it can be."""

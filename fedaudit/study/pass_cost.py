@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.scenario import Choice, Scenario, Study
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 from fedaudit.study.jobs import TrainJob
 
 CLASSES = 10

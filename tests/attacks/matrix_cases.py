@@ -15,7 +15,7 @@ from fedaudit.core.protocols import ManipulatingAttack
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 sys.path.insert(0, str(Path(__file__).parent))
 from client_training import LABELS, LOOPS, photos, train_client

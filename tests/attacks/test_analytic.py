@@ -16,7 +16,7 @@ from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 from fedaudit.federation.simulation import Simulation
-from fedaudit.models.zoo import build, parameters_of
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.scoring.pairing import pair
 
 Intercept = Callable[..., Capture]

@@ -27,7 +27,7 @@ from fedaudit.models.batch_norm import (
     client_mode,
     collect_buffers,
 )
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 Intercept = Callable[..., Capture]
 Federate = Callable[..., Simulation]

@@ -10,7 +10,7 @@ from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, span_distance
 from fedaudit.attacks.evidence.span_spectrum import find_spans
 from fedaudit.core.observation import ModelSpec
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 SHAPE = (3, 16, 16)
 

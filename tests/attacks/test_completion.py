@@ -18,7 +18,7 @@ from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec, Ob
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 from fedaudit.scoring.image_metrics import PSNR
 
 SIDE = 16

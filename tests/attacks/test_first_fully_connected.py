@@ -15,8 +15,8 @@ from fedaudit.attacks.evidence.feature_maps.map_separation import take_apart
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.face_set import FaceSet
 from fedaudit.models.bodies import group_norm, residual_body
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet, require_face_net
-from fedaudit.models.zoo import build
 
 GradientOf = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 DISTINCT = [0, 5, 9, 14, 17, 22, 30, 39]

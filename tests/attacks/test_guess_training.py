@@ -17,7 +17,7 @@ from fedaudit.attacks.training.training_inference import (
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.observation import LocalTraining
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 Intercept = Callable[..., Capture]
 GRID = plausible(2, steps=(1, 4), rates=(0.1, 0.01, 0.001), adam_rates=(0.01, 0.001))

@@ -20,8 +20,8 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import names
 from fedaudit.data.face_set import FaceSet
 from fedaudit.models.bodies import group_norm, residual_body
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet
-from fedaudit.models.zoo import build
 
 GradientOf = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 SHAPE = (3, 32, 32)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from fedaudit.attacks.evidence.labels.of_images import labels_of_images
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.core.observation import ModelSpec
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet, criterion_of
-from fedaudit.models.zoo import build
 
 LABELS = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3])
 

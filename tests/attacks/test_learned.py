@@ -20,7 +20,7 @@ from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import DefenseFacts, ModelSpec, Observation
 from fedaudit.core.shared import Update
 from fedaudit.data.orl import orl
-from fedaudit.models.zoo import build, parameters_of
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.scoring.image_metrics import SSIM
 
 Intercept = Callable[..., Capture]

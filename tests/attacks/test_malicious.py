@@ -21,8 +21,8 @@ from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
 from fedaudit.core.threat_models import check_knowledge, threat_model
 from fedaudit.data.face_set import FaceSet
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build, parameters_of
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 Intercept = Callable[..., Capture]

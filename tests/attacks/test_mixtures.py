@@ -27,9 +27,9 @@ from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.soft_labels import loss_on
-from fedaudit.models.zoo import build
 from fedaudit.scoring.image_metrics import SSIM
 
 Intercept = Callable[..., Capture]

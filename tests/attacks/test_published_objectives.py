@@ -18,7 +18,7 @@ from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.movers.gradient_descent import SCHEDULES
 from fedaudit.core.capture import Capture
 from fedaudit.core.training import LocalTraining
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 from fedaudit.scoring.image_metrics import PSNR
 
 Intercept = Callable[..., Capture]

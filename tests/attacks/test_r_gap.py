@@ -17,7 +17,7 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 from fedaudit.federation.simulation import Simulation
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 Intercept = Callable[..., Capture]
 GradientOf = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]

@@ -31,7 +31,7 @@ from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.shared import Update
 from fedaudit.federation.local_training import train_locally
 from fedaudit.models.batch_norm import client_mode
-from fedaudit.models.zoo import build, parameters_of
+from fedaudit.models.build_network import build, parameters_of
 
 Intercept = Callable[..., Capture]
 N = 4

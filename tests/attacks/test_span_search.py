@@ -24,8 +24,8 @@ from fedaudit.attacks.search.variables.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.variables.pixels import OTHER_NOISE, Pixels
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.openpeople import openpeople
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build
 from fedaudit.scoring.image_metrics import SSIM
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -19,7 +19,7 @@ from fedaudit.attacks.search.span_matching import SpanMatching, lead_of_spans
 from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 SPEC = ModelSpec("torchvision:resnet18", {"classes": 10, "image_size": 32})
 SHAPE = (3, 32, 32)

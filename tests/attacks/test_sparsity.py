@@ -18,9 +18,9 @@ from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.defenses.gradient_transforms import in_order, keep_inputs
 from fedaudit.defenses.soteria import Soteria, defended_layer
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.library_networks import FACTORY
-from fedaudit.models.zoo import build
 
 CLASSES = 10
 

@@ -13,9 +13,9 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.data.face_set import FaceSet
 from fedaudit.federation.simulation import Simulation
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.generator import load_generator
-from fedaudit.models.zoo import build, parameters_of
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 NETWORKS = ("face", "face_pooled", "small_cnn", "mlp")

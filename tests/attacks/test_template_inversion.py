@@ -19,8 +19,8 @@ from fedaudit.core.registry import create
 from fedaudit.core.shared import ClassEmbeddings, ClusterCenters, SummedRows
 from fedaudit.data.face_set import FaceSet
 from fedaudit.federation.simulation import Simulation
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import require_face_net
-from fedaudit.models.zoo import build
 
 PEOPLE = 8
 

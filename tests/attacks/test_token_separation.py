@@ -21,7 +21,7 @@ from fedaudit.attacks.search.span_matching import SEEN, UNFITTED
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.openpeople import openpeople
 from fedaudit.data.orl import orl
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 from fedaudit.scoring.image_metrics import SSIM
 from fedaudit.scoring.pairing import pair
 

@@ -23,7 +23,7 @@ from fedaudit.core.errors import UnknownNameError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import LocalTraining
 from fedaudit.data.face_set import FaceSet
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 
 Intercept = Callable[..., Capture]

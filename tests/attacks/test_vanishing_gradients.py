@@ -11,7 +11,7 @@ from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 SPEC = ModelSpec("torchvision:resnet18", {"classes": 10, "image_size": 16})
 COUNT = 4

@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from fedaudit.core.observation import ModelSpec
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 LR = 0.05
 

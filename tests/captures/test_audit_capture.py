@@ -37,7 +37,7 @@ from fedaudit.core.scenario import Choice, Study
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.pseudonyms import key_of_folders, pseudonym
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 from fedaudit.reports.build import build_report
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.effort import effort

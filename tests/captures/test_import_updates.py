@@ -17,7 +17,7 @@ from fedaudit.cli import cli
 from fedaudit.cli.ending import end
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.shared import Update
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 MODEL = ("--model", "convnet", "--arguments", '{"width": 4}', "--classes", "10")
 FACTS = (*MODEL, "--image-shape", "3x16x16", "--local-steps", "1", "--batch-size", "2")

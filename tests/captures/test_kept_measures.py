@@ -25,7 +25,7 @@ from fedaudit.captures.format.update_measures import measure
 from fedaudit.captures.inspect.inspection import Inspection, inspect
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.scenario import Choice
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_hostile_files import QUICK, damages

@@ -20,7 +20,7 @@ from fedaudit.core.errors import UsageError
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Aggregate, Buffers, Update
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 SHAPE = (3, 8, 8)
 LR = 0.1

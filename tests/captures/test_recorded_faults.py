@@ -21,7 +21,7 @@ from fedaudit.data.orl import orl
 from fedaudit.defenses.client_dp import ClientDP
 from fedaudit.defenses.dpsgd import DPSGD
 from fedaudit.federation.local_training import train_locally
-from fedaudit.models.zoo import build, parameters_of
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.study.read_claims import read_claims
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "study"))

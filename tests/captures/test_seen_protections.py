@@ -13,7 +13,7 @@ from fedaudit.captures.format.capture_facts import DpClaim
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.inspect.inspection import Inspection, inspect
 from fedaudit.core.observation import ModelSpec
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 Treat = Callable[[dict[str, Tensor], torch.Generator], dict[str, Tensor]]
 CLIENTS = 5

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from fedaudit.cli import cli
 from fedaudit.cli.ending import end
 from fedaudit.core.observation import ModelSpec
-from fedaudit.models.zoo import build, parameters_of
+from fedaudit.models.build_network import build, parameters_of
 
 
 def scan(*args: object) -> int:

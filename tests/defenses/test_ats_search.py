@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedaudit.core.observation import ModelSpec
 from fedaudit.defenses.ats import ATS, parse_policy
 from fedaudit.defenses.ats_search import accuracy_score, privacy_score, random_policy, search
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 
 def noise(seed: int = 0) -> torch.Generator:

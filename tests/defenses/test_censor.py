@@ -15,8 +15,8 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
 from fedaudit.defenses.censor import orthogonal_to
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -15,9 +15,9 @@ from fedaudit.core.shared import Update
 from fedaudit.defenses.client_network import image_gradients
 from fedaudit.defenses.concealed_samples import ConcealedSamples
 from fedaudit.federation.simulation import Simulation
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on, probabilities
-from fedaudit.models.zoo import build
 
 Federate = Callable[..., Simulation]
 

@@ -23,8 +23,8 @@ from fedaudit.defenses.composition import Plan, Planned, over_rounds
 from fedaudit.defenses.dpsgd import DPSGD
 from fedaudit.federation.local_training import train_locally
 from fedaudit.federation.simulation import Simulation
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.facenet import FaceNet, criterion_of
-from fedaudit.models.zoo import build, parameters_of
 
 ORDERS = [1 + x / 10 for x in range(1, 100)] + [float(x) for x in range(12, 64)]
 SPEC = ModelSpec("small_cnn", {"classes": 4, "image_size": 16})

@@ -14,7 +14,7 @@ from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.core.shared import ClusterCenters, Shared, Update
 from fedaudit.federation.simulation import Simulation
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 FEEDBACK = [
     ("dual_pruning", {"largest": 0.1, "smallest": 0.5}),

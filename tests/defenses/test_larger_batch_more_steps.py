@@ -16,7 +16,7 @@ from fedaudit.core.trial import Trial
 from fedaudit.defenses.larger_batch import LargerBatch
 from fedaudit.defenses.more_steps import MoreSteps
 from fedaudit.federation.simulation import Simulation
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.score import score
 from fedaudit.study.jobs import AttackJob, expand

@@ -18,7 +18,7 @@ from fedaudit.defenses.mixing import dirichlet, half_normal, mixing, partners
 from fedaudit.defenses.mixup import Mixup
 from fedaudit.federation.simulation import Simulation
 from fedaudit.models.bodies import Standardize
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 Federate = Callable[..., Simulation]
 BOTH = (Mixup(parts=3), InstaHide(parts=3))

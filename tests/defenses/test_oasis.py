@@ -17,7 +17,7 @@ from fedaudit.core.shared import Update
 from fedaudit.core.threat_models import threat_model
 from fedaudit.defenses.oasis import OASIS
 from fedaudit.federation.simulation import Simulation
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 from fedaudit.scoring.score import score
 
 Intercept = Callable[..., Capture]

@@ -16,8 +16,8 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.defenses.precode import Precode
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.utility import measure
+from fedaudit.models.build_network import build
 from fedaudit.models.variational_bottleneck import VariationalFaceNet, divergence, give_noise
-from fedaudit.models.zoo import build
 
 Federate = Callable[..., Simulation]
 Intercept = Callable[..., Capture]

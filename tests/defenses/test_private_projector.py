@@ -9,7 +9,7 @@ from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining
 from fedaudit.defenses.private_projector import PrivateProjector
 from fedaudit.federation.simulation import Simulation, State
-from fedaudit.models.zoo import build, parameters_of
+from fedaudit.models.build_network import build, parameters_of
 
 PRIVATE = ("embedding.", "head.")
 

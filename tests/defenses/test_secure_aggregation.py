@@ -20,7 +20,7 @@ from fedaudit.defenses.secure_aggregation import SecureAggregation, encode, mask
 from fedaudit.defenses.weighted_sum import sum_securely
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import without_aggregator
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 from fedaudit.study.sent_things import nothing_to_attack, sent_things
 
 Federate = Callable[..., Simulation]

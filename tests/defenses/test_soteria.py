@@ -14,7 +14,7 @@ from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
 from fedaudit.defenses.soteria import Soteria, defended_layer, input_of, leakage
 from fedaudit.federation.simulation import Simulation
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -14,7 +14,7 @@ from fedaudit.core.scenario import Study
 from fedaudit.core.shared import Update
 from fedaudit.federation.augmentation import TRANSFORMS, augment
 from fedaudit.federation.local_training import train_locally
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 from fedaudit.study.study_file import study_from_mapping
 
 Intercept = Callable[..., Capture]

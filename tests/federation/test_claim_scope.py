@@ -30,7 +30,7 @@ from fedaudit.defenses.composition import apply_defense, claims_of
 from fedaudit.defenses.dplc import MEMBERSHIP
 from fedaudit.federation.local_training import train_locally
 from fedaudit.federation.simulation import Simulation, State
-from fedaudit.models.zoo import build, parameters_of
+from fedaudit.models.build_network import build, parameters_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "defenses"))
 from test_defense_contract import CASES, CROWDED

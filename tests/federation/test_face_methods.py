@@ -27,9 +27,10 @@ from fedaudit.federation.private_projector_method import PrivateProjectorMethod
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.federation.solomon_woubie import SolomonWoubie
 from fedaudit.federation.utility import class_accuracy, measure, step_cost
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.method_heads import Clusters, PullHead, TwoViews, other_view
-from fedaudit.models.zoo import build, small_cnn
+from fedaudit.models.zoo import small_cnn
 
 Federate = Callable[..., Simulation]
 

@@ -140,7 +140,7 @@ def test_the_capture_holds_what_is_shared_and_no_more(
 
 
 def simulation_model(simulation: Simulation) -> torch.nn.Module:
-    from fedaudit.models.zoo import build
+    from fedaudit.models.build_network import build
 
     return build(simulation.spec(0))
 

@@ -22,8 +22,8 @@ from fedaudit.federation.fedprox import FedProx
 from fedaudit.federation.fedsgd import FedSGD
 from fedaudit.federation.local_training import is_withheld, train_locally
 from fedaudit.federation.together import combine, training_of
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build, parameters_of
 
 GradientOf = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 

@@ -10,7 +10,7 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.federation import pretraining
 from fedaudit.federation.pretraining import pretrain
 from fedaudit.models.batch_norm import running_statistics
-from fedaudit.models.zoo import build, parameters_of
+from fedaudit.models.build_network import build, parameters_of
 
 SPEC = ModelSpec("face", {"classes": 30, "image_size": 16, "norm": "batch"})
 

@@ -11,8 +11,8 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.federation import utility
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.federation.utility import measure, step_cost
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.zoo import build, parameters_of
 
 Federate = Callable[..., Simulation]
 

@@ -14,10 +14,10 @@ from torch.func import functional_call
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import ModelSpec
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.dp_compatible import dp_compatible_spec, list_changes, make_dp_compatible
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.method_heads import spec_with_head, without_head
-from fedaudit.models.zoo import build, parameters_of
 
 SIZE = 32
 

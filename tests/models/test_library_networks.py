@@ -9,8 +9,8 @@ import torch
 
 from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.core.observation import ModelSpec
+from fedaudit.models.build_network import build
 from fedaudit.models.library_networks import FACTORY, from_library, is_library_name
-from fedaudit.models.zoo import build
 
 
 @pytest.fixture(autouse=True)

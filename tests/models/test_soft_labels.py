@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from fedaudit.core.observation import ModelSpec
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.heads import ArcFaceHead, CosFaceHead, LinearHead
 from fedaudit.models.soft_labels import loss_on, most_likely, probabilities
-from fedaudit.models.zoo import build
 
 SOFT = torch.tensor([[0.5, 0.2, 0.3], [0.0, 1.0, 0.0]])
 

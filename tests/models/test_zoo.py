@@ -14,8 +14,8 @@ from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.registry import describe, names
 from fedaudit.models.batch_norm import batch_norm_layers, client_mode
 from fedaudit.models.bodies import residual_body
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.facenet import FaceNet, criterion_of, require_face_net
-from fedaudit.models.zoo import build, parameters_of
 
 LARGE = ("iresnet18", "iresnet50", "vit_s")
 

@@ -12,8 +12,8 @@ from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
 from fedaudit.core.training import LocalTraining
+from fedaudit.models.build_network import build
 from fedaudit.models.canary_network import WEIGHTS, canary_images, with_canaries
-from fedaudit.models.zoo import build
 from fedaudit.stats.gaussian_dp import mu_of_epsilon
 from fedaudit.study.canary_audit import audit_with_canaries, run_canaries
 from fedaudit.study.canary_result import CanaryAudit

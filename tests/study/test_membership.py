@@ -19,7 +19,7 @@ from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update
 from fedaudit.federation.local_training import train_locally
-from fedaudit.models.zoo import build, parameters_of
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.stats.rank_test import rank_correlation
 from fedaudit.study.run_inference import infer_membership
 

@@ -11,7 +11,7 @@ import fedaudit
 from fedaudit.cli import cli
 from fedaudit.core.errors import ConfigError, FedauditError
 from fedaudit.core.observation import ModelSpec
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 from fedaudit.study.named_code import code_in
 from fedaudit.study.study_file import load_study, study_from_mapping, study_to_mapping
 

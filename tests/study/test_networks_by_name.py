@@ -12,7 +12,7 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.core.scenario import Study
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.utility import measure
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 from fedaudit.study.study_file import load_study
 
 CODE = """

@@ -26,8 +26,8 @@ from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Shared, Update
 from fedaudit.federation.class_rows import HEAD, ROWS, own_rows
 from fedaudit.federation.local_training import is_withheld, train_locally
+from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.facenet import FaceNet, require_face_net
-from fedaudit.models.zoo import build, parameters_of
 
 # --- 1. what is shared ----------------------------------------------------------------------------
 

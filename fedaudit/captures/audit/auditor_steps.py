@@ -22,7 +22,7 @@ from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Shared, Update
 from fedaudit.federation.local_training import train_locally
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 
 def positive_capture(seen: Observation, name: str, truth: Secret, trained_on: Tensor) -> Capture:

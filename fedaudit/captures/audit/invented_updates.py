@@ -19,7 +19,7 @@ from fedaudit.core.trial import Cell
 from fedaudit.data.composites import composite_faces
 from fedaudit.defenses.chain import Chain
 from fedaudit.federation.abilities import Secures
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 
 def of_invented_people(seen: Observation, cell: Cell) -> tuple[Observation, str] | None:

@@ -12,9 +12,9 @@ from fedaudit.core.errors import UsageError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import lookup, names
 from fedaudit.models import library_networks, network_file
+from fedaudit.models.build_network import build
 from fedaudit.models.library_networks import is_library_name
 from fedaudit.models.network_file import is_file
-from fedaudit.models.zoo import build
 
 NORMALIZED = f"{__name__}:normalized"
 

@@ -24,8 +24,8 @@ from fedaudit.captures.inspect.model_mismatch import Shapes, find_mismatch
 from fedaudit.core.errors import CaptureError, UsageError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.printable import first_few, printable
+from fedaudit.models.build_network import build
 from fedaudit.models.derivatives import check_differentiable
-from fedaudit.models.zoo import build
 
 
 @dataclass(frozen=True)

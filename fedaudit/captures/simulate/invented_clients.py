@@ -18,8 +18,8 @@ from fedaudit.core.shared import Shared
 from fedaudit.data.composites import composite_faces
 from fedaudit.federation.abilities import Aggregates
 from fedaudit.federation.simulation import Simulation, State
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet
-from fedaudit.models.zoo import build
 
 INVENTED = "the update of invented people"
 OTHERS = "the update of other images of the set"

@@ -23,7 +23,7 @@ from fedaudit.federation.abilities import Aggregates, Labels
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.federation.together import defense_at, photos_of
 from fedaudit.models.batch_norm import Statistics, batch_norm_layers, batch_statistics, client_mode
-from fedaudit.models.zoo import build
+from fedaudit.models.build_network import build
 
 
 def simulate(

@@ -40,7 +40,8 @@ from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import ImageScore
 from fedaudit.federation.abilities import Networks
 from fedaudit.federation.fedavg import FedAvg
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 
 ROUNDS = 12
 DEFENSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {

@@ -46,7 +46,8 @@ from fedaudit.data.lighting_pose import lighting, pose
 from fedaudit.data.orl import orl
 from fedaudit.data.skew import feature_skew, label_skew
 from fedaudit.data.splits import split
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.utility import measure
 from fedaudit.stats import intervals
 

@@ -33,7 +33,8 @@ from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedavg import FedAvg
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import combine
 from fedaudit.models.build_network import build
 from fedaudit.models.facenet import require_face_net

@@ -40,8 +40,9 @@ from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedavg import FedAvg
+from fedaudit.federation.federation_state import State
 from fedaudit.federation.fedsgd import FedSGD
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet
 from fedaudit.scoring.embedder import load_embedder

@@ -51,7 +51,8 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
 from fedaudit.federation.fedavg import FedAvg
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.utility import class_accuracy, measure
 
 CLIENTS, PEOPLE, STEPS = 5, 30, 8

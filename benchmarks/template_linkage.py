@@ -39,7 +39,8 @@ from fedaudit.core.threat_models import threat_model
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import Split
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.scoring.linkage import judge
 
 AT_BOTH, AT_ONE = 12, 14

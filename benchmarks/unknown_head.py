@@ -29,8 +29,9 @@ from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import ImageScore
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
+from fedaudit.federation.federation_state import State
 from fedaudit.federation.fedsgd import FedSGD
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.simulation import Simulation
 
 ROUNDS = 12
 WITHHELD = {"nothing": (), "head": ("head.",), "embedding+head": ("embedding.", "head.")}

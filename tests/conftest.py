@@ -20,7 +20,8 @@ from fedaudit.core.threat_models import threat_model
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.facenet import criterion_of
 

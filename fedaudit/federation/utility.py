@@ -18,7 +18,8 @@ from fedaudit.defenses.gradient_transforms import Encodes
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import Labels
 from fedaudit.federation.face_verification import LEAST_PEOPLE, Verification, verify_pairs
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.build_network import build
 from fedaudit.models.class_head import embeddings
 from fedaudit.stats.crossed import crossed_mean

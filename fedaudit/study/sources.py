@@ -13,7 +13,7 @@ from fedaudit.captures.simulate.simulated_source import SimulatedSource
 from fedaudit.core import registry
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.source import Source, SourceFacts
-from fedaudit.federation.simulation import State
+from fedaudit.federation.federation_state import State
 from fedaudit.study.deciding_files import hashes
 from fedaudit.study.jobs import model_job
 from fedaudit.study.reach import faces_to_count, reaches

@@ -38,7 +38,8 @@ from fedaudit.core.registry import create
 from fedaudit.core.scenario import Scenario, Study
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.threat_models import check_knowledge, threat_model
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.derivatives import twice_differentiable
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.score import score

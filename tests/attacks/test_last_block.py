@@ -9,7 +9,8 @@ from fedaudit.attacks.evidence.feature_maps.last_block import _adding_up, invert
 from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.facenet import FaceNet
 
 Intercept = Callable[..., Capture]

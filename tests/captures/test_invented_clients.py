@@ -21,7 +21,8 @@ from fedaudit.core.registry import create
 from fedaudit.core.shared import tensors_in
 from fedaudit.data.composites import composite_faces
 from fedaudit.data.face_set import FaceSet
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 
 Intercept = Callable[..., Capture]
 Federate = Callable[..., Simulation]

@@ -21,7 +21,8 @@ from fedaudit.defenses.client_dp import ClientDP, ClippedBit
 from fedaudit.defenses.composition import Plan, claims_of, over_rounds
 from fedaudit.defenses.dplc import gaussian_sigma
 from fedaudit.defenses.gradient_transforms import Noise, norms
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 
 Mechanism = Literal["gaussian", "laplace"]
 MECHANISMS: tuple[Mechanism, ...] = ("gaussian", "laplace")

@@ -8,7 +8,8 @@ import torch
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining
 from fedaudit.defenses.private_projector import PrivateProjector
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.build_network import build, parameters_of
 
 PRIVATE = ("embedding.", "head.")

@@ -28,8 +28,9 @@ from fedaudit.core.shared import Shared, Update, kind_of, tensors_in
 from fedaudit.defenses.chain import Chain
 from fedaudit.defenses.composition import apply_defense, claims_of
 from fedaudit.defenses.dplc import MEMBERSHIP
+from fedaudit.federation.federation_state import State
 from fedaudit.federation.local_training import train_locally
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.build_network import build, parameters_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "defenses"))

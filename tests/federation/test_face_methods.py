@@ -20,11 +20,12 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.defenses.weighted_sum import mean_of, sum_securely
 from fedaudit.federation import utility
 from fedaudit.federation.fedaffect import FedAffect
+from fedaudit.federation.federation_state import State
 from fedaudit.federation.fedface import FedFace, spreadout
 from fedaudit.federation.fedgc import FedGC
 from fedaudit.federation.privacyface import REMOTE, PrivacyFace
 from fedaudit.federation.private_projector_method import PrivateProjectorMethod
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.solomon_woubie import SolomonWoubie
 from fedaudit.federation.utility import class_accuracy, measure, step_cost
 from fedaudit.models.build_network import build

@@ -18,7 +18,8 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.core.registry import create
 from fedaudit.core.shared import ClassEmbeddings, Update
 from fedaudit.defenses.composition import claims_of
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet
 from fedaudit.stats.epsilon_bounds import epsilon_of_runs

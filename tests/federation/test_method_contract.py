@@ -21,7 +21,8 @@ from fedaudit.core.shared import (
     tensors_in,
 )
 from fedaudit.defenses.none import NoDefense
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import share_of, training_of
 
 BODY = ("body.",)

@@ -9,7 +9,8 @@ import torch
 
 from fedaudit.core.observation import LocalTraining
 from fedaudit.federation import utility
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.utility import measure, step_cost
 from fedaudit.models.build_network import build, parameters_of
 from fedaudit.models.facenet import criterion_of

@@ -17,7 +17,8 @@ from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Shared
 from fedaudit.data.composites import composite_faces
 from fedaudit.federation.abilities import Aggregates
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet
 

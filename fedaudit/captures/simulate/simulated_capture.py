@@ -20,7 +20,8 @@ from fedaudit.data.splits import target_photos
 from fedaudit.defenses.chain import parts_of
 from fedaudit.defenses.composition import claims_of, over_rounds, sum_claims
 from fedaudit.federation.abilities import Aggregates, Labels
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import defense_at, photos_of
 from fedaudit.models.batch_norm import Statistics, batch_norm_layers, batch_statistics, client_mode
 from fedaudit.models.build_network import build

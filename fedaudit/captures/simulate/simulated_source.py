@@ -29,7 +29,8 @@ from fedaudit.data.face_set import class_of
 from fedaudit.defenses.chain import change_each, parts_of
 from fedaudit.defenses.composition import Planned
 from fedaudit.federation.abilities import Notes
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.federation_state import State
+from fedaudit.federation.simulation import Simulation
 
 LIMITATIONS = (
     "Only the listed attacks were run. A stronger attack may succeed where these did not; a longer "

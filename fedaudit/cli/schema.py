@@ -17,9 +17,9 @@ def schema(*, what: str) -> None:
 
         content = serialization.schema()
     elif what == "capture":
-        from fedaudit.captures.format import capture_facts  # noqa: PLC0415 - imports pydantic
+        from fedaudit.captures.format import capture_manifest  # noqa: PLC0415 - imports pydantic
 
-        content = capture_facts.schema()
+        content = capture_manifest.schema()
     elif what == "why":
         from fedaudit.reports import explanation, serialization  # noqa: PLC0415 - imports pydantic
 

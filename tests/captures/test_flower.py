@@ -22,7 +22,7 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 
 import fedaudit  # noqa: E402
 from fedaudit.attacks.adaptive.assumptions import how_adaptive  # noqa: E402
-from fedaudit.captures.format import capture_reader  # noqa: E402
+from fedaudit.captures.format import stored_message  # noqa: E402
 from fedaudit.captures.format.capture_reader import StoredCapture  # noqa: E402
 from fedaudit.captures.format.observations import observations  # noqa: E402
 from fedaudit.captures.format.readers.safetensors_file import Header, load  # noqa: E402
@@ -310,7 +310,7 @@ def test_the_tap_holds_one_update_at_a_time_and_none_afterwards(
         return load(path, header)
 
     monkeypatch.setattr(torch.Tensor, "clone", counted)
-    monkeypatch.setattr(capture_reader, "load", read)
+    monkeypatch.setattr(stored_message, "load", read)
 
     list(grid.push_messages(sent))
     tracemalloc.start()

@@ -9,10 +9,11 @@ from torch import nn
 
 import fedaudit
 from fedaudit.captures.audit.audit_notes import description
-from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
+from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.half_precision import ROUNDING, from_half, to_half
 from fedaudit.captures.format.identical_messages import identical_groups
 from fedaudit.captures.format.message_tensors import shared_of
+from fedaudit.captures.format.stored_message import StoredMessage
 from fedaudit.captures.inspect.inspection import inspect
 from fedaudit.core.shared import Buffers, Update
 

@@ -18,9 +18,10 @@ from torch import Tensor
 import fedaudit
 from fedaudit.captures.audit.capture_study import Request, study_of
 from fedaudit.captures.format import kept_measures
-from fedaudit.captures.format.capture_facts import KEY, Keywords
+from fedaudit.captures.format.capture_facts import Keywords
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.kept_measures import KEPT
+from fedaudit.captures.format.message_header import KEY
 from fedaudit.captures.format.update_measures import measure
 from fedaudit.captures.inspect.inspection import Inspection, inspect
 from fedaudit.core.observation import ModelSpec

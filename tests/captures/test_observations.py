@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fedaudit
-from fedaudit.captures.format.capture_facts import DpClaim, Facts, Keywords, Message
+from fedaudit.captures.format.capture_facts import DpClaim, Facts, Keywords
 from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.format.message_header import Message
 from fedaudit.captures.format.observations import observations
 from fedaudit.captures.format.stated_training import local_training
 from fedaudit.captures.record.recording import Recording

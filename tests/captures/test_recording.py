@@ -13,8 +13,9 @@ import safetensors.torch
 import torch
 
 import fedaudit
-from fedaudit.captures.format import capture_facts
-from fedaudit.captures.format.capture_facts import Facts, Keywords, slug
+from fedaudit.captures.format import capture_manifest, message_header
+from fedaudit.captures.format.capture_facts import Facts, Keywords
+from fedaudit.captures.format.capture_paths import slug
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.core.errors import ConfigError, StorageError, UnknownNameError, UsageError
 
@@ -254,12 +255,12 @@ def test_tied_strided_and_numpy_tensors_are_recorded(tmp_path: Path) -> None:
 def test_the_manifest_follows_its_schema(tmp_path: Path) -> None:
     fedaudit.recording(tmp_path / "c", model="m:f", image_shape=(3, 8, 8), protections=())
     content = json.loads((tmp_path / "c" / "capture.json").read_text())
-    schema = capture_facts.schema()
+    schema = capture_manifest.schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(content, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**content, "version": 2}, schema)
-    fields = capture_facts.Message.__dataclass_fields__
+    fields = message_header.Message.__dataclass_fields__
     assert set(schema["$defs"]["Message"]["properties"]) == set(fields)
 
 

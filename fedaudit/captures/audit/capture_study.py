@@ -26,8 +26,9 @@ from fedaudit.captures.audit.recorded_labels import (
     safe_label,
 )
 from fedaudit.captures.claims.recorded_claims import unmet_claims
-from fedaudit.captures.format.capture_facts import Facts, slug
+from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.captures.format.capture_network import model_of, network_name
+from fedaudit.captures.format.capture_paths import slug
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observe
 from fedaudit.captures.format.stated_training import local_training

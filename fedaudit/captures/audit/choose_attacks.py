@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fedaudit.attacks.closed_form.first_layer import find_first
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.search.span_matching import SpanMatching
-from fedaudit.captures.format.capture_reader import StoredMessage
+from fedaudit.captures.format.stored_message import StoredMessage
 from fedaudit.captures.inspect.applicable_attacks import how_to_state, missing_facts
 from fedaudit.core import registry
 from fedaudit.core.errors import ConfigError, FedauditError

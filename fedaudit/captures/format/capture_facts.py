@@ -1,26 +1,19 @@
-"""What is known of a recorded federation beside its tensors: `capture.json`, and message headers.
+"""What is known of a recorded federation beside its tensors: the facts that `capture.json` holds.
 
 None always means "not known". Nothing here is guessed: whoever records states it, or leaves it.
 """
 
-import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from fedaudit.captures.format.half_precision import LEAST, MOST
 from fedaudit.core.errors import ConfigError, UnknownNameError
 
-VERSION: Literal[1] = 1
-KEY = "fedaudit_message"
-"""Where the header of a message's file holds the `Message`."""
 Text = Annotated[str, Field(max_length=500)]
 Names = Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=20_000)]
 Count = Annotated[int, Field(ge=1, le=2**40)]
@@ -181,93 +174,9 @@ class Keywords(TypedDict, total=False):
     precision: Literal["half"] | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """`capture.json`: the facts, and which format they are in.
-
-    Attributes:
-        version: Of the format.
-        fedaudit: Version of fedaudit that wrote it.
-        created: When, in UTC (ISO 8601).
-        facts: What is known of the federation.
-    """
-
-    version: Literal[1]
-    fedaudit: Text
-    created: Text
-    facts: Facts = Facts()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Message:
-    """The header of a message's file: what was sent, by whom, when.
-
-    Attributes:
-        version: Of the format; 2 where there are exponents, without which numbers are wrong.
-        what: From the server ("broadcast") or to it ("update").
-        round: Number of the round, as the framework counts.
-        client: Who sent it, or for whom a broadcast was; None for everybody's broadcast.
-        kind: "weights", "delta" (local − global) or "gradient"; None for a broadcast.
-        sign: −1 where the tensors are the negative of `kind`: global − local, or lr-less steps
-            along the descent direction.
-        examples: Number of images that the client says it trained on.
-        aggregate: Whether it is a sum or mean over clients.
-        weights: w_k of each client in an aggregate Σ w_k · t_k; None where it is not known.
-        metrics: What the client sent beside its tensors, such as its loss.
-        protections: In use for this message, in words.
-        order: Names of the tensors in the order in which they were sent.
-        received: Seconds since 1970 at which it was recorded.
-        exponents: Of tensors that were rounded to 16 bits: they stand for so many powers of two.
-    """
-
-    version: Literal[1, 2] = 1
-    what: Literal["broadcast", "update"]
-    round: Annotated[int, Field(ge=0, le=10**9)]
-    client: Annotated[str, Field(max_length=1000)] | None = None
-    kind: Kind | None = None
-    sign: Literal[1, -1] = 1
-    examples: Annotated[int, Field(ge=0, le=2**40)] | None = None
-    aggregate: bool = False
-    weights: Annotated[tuple[NotNegative, ...], Field(max_length=1_000_000)] | None = None
-    metrics: Mapping[str, bool | int | float | str | list[int] | list[float]] = field(
-        default_factory=dict
-    )
-    protections: Names = ()
-    order: Names = ()
-    received: NotNegative = 0.0
-    exponents: Annotated[
-        Mapping[Text, Annotated[int, Field(ge=LEAST, le=MOST)]], Field(max_length=20_000)
-    ] = field(default_factory=dict)
-
-
-@cache
-def manifests() -> TypeAdapter[Manifest]:
-    """Reads and writes `capture.json`."""
-    return TypeAdapter(Manifest)
-
-
-@cache
-def messages() -> TypeAdapter[Message]:
-    """Reads and writes message headers."""
-    return TypeAdapter(Message)
-
-
-def header_of(message: Message) -> str:
-    """A message as its file's header holds it."""
-    return messages().dump_json(message).decode()
-
-
 @cache
 def _facts() -> TypeAdapter[Facts]:
     return TypeAdapter(Facts)
-
-
-def schema() -> dict[str, Any]:
-    """JSON schema of `capture.json`; the schema of a message's header stands in `$defs`."""
-    root = manifests().json_schema(ref_template="#/$defs/{model}")
-    message = messages().json_schema(ref_template="#/$defs/{model}")
-    root["$defs"] = {**root.get("$defs", {}), **message.pop("$defs", {}), "Message": message}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root}
 
 
 def check_facts(given: Mapping[str, Any]) -> Facts:
@@ -311,19 +220,3 @@ def first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     place = ".".join(str(part)[:60] for part in first["loc"]) or "content"
     return f"{place}: {first['msg']}"
-
-
-def slug(name: str) -> str:
-    """A file name for a client's name: readable, safe, and different for different names.
-
-    >>> slug("../../etc/passwd")
-    'etc-passwd-3754d6cb'
-    """
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40] or "client"
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{readable}-{digest}"
-
-
-def round_folder(folder: Path, number: int) -> Path:
-    """The folder of a round's messages."""
-    return folder / f"round-{number:06d}"

@@ -2,32 +2,20 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 from torch import Tensor
 
-from fedaudit.captures.format.capture_facts import (
-    KEY,
-    VERSION,
-    Facts,
-    Manifest,
-    Message,
-    first_problem,
-    manifests,
-    merge,
-    messages,
-    round_folder,
-    slug,
-)
-from fedaudit.captures.format.half_precision import Restored
+from fedaudit.captures.format.capture_facts import Facts, first_problem, merge
+from fedaudit.captures.format.capture_manifest import VERSION, Manifest, manifests
+from fedaudit.captures.format.capture_paths import broadcast_file, round_folder
 from fedaudit.captures.format.readers.limits import Limits
-from fedaudit.captures.format.readers.safetensors_file import Header, load, read_header
-from fedaudit.captures.format.tensor_names import Renaming, name_tensors
+from fedaudit.captures.format.stored_message import StoredMessage, open_message
+from fedaudit.captures.format.tensor_names import Renaming
 from fedaudit.core.errors import CaptureError, UsageError
 
 LARGEST = 8_000_000
@@ -51,62 +39,6 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.file}: {f'{self.key!r}: ' if self.key else ''}{self.reason}"
-
-
-@dataclass(frozen=True)
-class StoredMessage:
-    """A message whose header was read; its tensors are not in memory."""
-
-    path: Path
-    message: Message
-    header: Header
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What was sent, in the order in which it was.
-
-        Raises:
-            CaptureError: The file is damaged.
-        """
-        content = Restored(load(self.path, self.header), self.message.exponents)
-        return {name: content[name] for name in self.names}
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what was sent, in the order in which it was; none of it is read."""
-        return {name: self.header.entries[name].shape for name in self.names}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the tensors, in the order in which they were sent."""
-        entries = self.header.entries
-        order = dict.fromkeys(name for name in self.message.order if name in entries)
-        return (*order, *(name for name in entries if name not in order))
-
-
-class TensorsOnDisk(Mapping[str, Tensor]):
-    """A message's tensors under plain names, each read when it is asked for and held by nobody.
-
-    Args:
-        stored: The message.
-        names: Of the tensors in order, for messages that only number them.
-    """
-
-    def __init__(self, stored: StoredMessage, names: Sequence[str] = ()) -> None:
-        self._stored = stored
-        self._names = name_tensors({name: name for name in stored.names}, names)
-
-    def __getitem__(self, name: str) -> Tensor:
-        stored, own = self._stored, self._names[name]
-        entries = {own: stored.header.entries[own]}
-        (tensor,) = (
-            replace(stored, header=replace(stored.header, entries=entries)).tensors().values()
-        )
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 class StoredCapture:
@@ -199,59 +131,6 @@ class StoredCapture:
             raise UsageError(
                 f"{self.folder}: nothing was recorded in round {round}. Rounds: {numbers}."
             ) from None
-
-
-def broadcast_file(folder: Path, client: str | None) -> Path | None:
-    """The broadcast in a round's folder: to that client, if it was sent something of its own."""
-    names = ["broadcast.safetensors"]
-    if client is not None:
-        names.insert(0, f"broadcast-{slug(client)}.safetensors")
-    return next((folder / name for name in names if (folder / name).exists()), None)
-
-
-def open_message(
-    path: Path, what: Literal["broadcast", "update"], round: int, limits: Limits
-) -> StoredMessage:
-    """Read the header of a message.
-
-    Raises:
-        CaptureError: The file is damaged, or another message.
-    """
-    if path.is_symlink():
-        raise CaptureError(path, "it is a link, and links are not followed")
-    try:
-        header = read_header(path, limits)
-        message = _message(path, header)
-    except CaptureError:
-        raise
-    except Exception as error:  # of a message no fault may end the reading of the others
-        raise CaptureError(path, f"it is damaged ({type(error).__name__})") from error
-    if (message.what, message.round) != (what, round):
-        raise CaptureError(
-            path,
-            f"it says that it is the {message.what} of round {message.round}: it was moved or "
-            "changed",
-        )
-    return StoredMessage(path, message, header)
-
-
-def _message(path: Path, header: Header) -> Message:
-    text = header.metadata.get(KEY)
-    if text is None:
-        raise CaptureError(
-            path, "it has no message header. Import it: fedaudit import FILE -o CAPTURE …"
-        )
-    try:
-        message = messages().validate_json(text)
-    except ValidationError as error:
-        if '"version":' in text and f'"version":{VERSION}' not in text.replace(" ", ""):
-            raise CaptureError(
-                path, f"its header is of another version than {VERSION}: install a newer fedaudit"
-            ) from error
-        raise CaptureError(path, f"its message header: {first_problem(error)}") from error
-    if message.what == "update" and (message.kind is None or message.client is None):
-        raise CaptureError(path, "its message header lacks the kind of update or the client")
-    return message
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, tuple[Problem, ...]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedaudit.captures.format.capture_reader import StoredMessage
+from fedaudit.captures.format.stored_message import StoredMessage
 
 _SAMPLES, _WIDTH, _CHUNK = 32, 512, 1 << 20
 

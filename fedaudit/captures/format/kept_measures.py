@@ -21,24 +21,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from fedaudit.captures.format.capture_facts import (
-    KEY,
-    Facts,
-    Message,
-    first_problem,
-    header_of,
-    round_folder,
-)
-from fedaudit.captures.format.capture_reader import (
-    StoredMessage,
-    TensorsOnDisk,
-    broadcast_file,
-    open_message,
-)
+from fedaudit.captures.format.capture_facts import Facts, first_problem
+from fedaudit.captures.format.capture_paths import broadcast_file, round_folder
 from fedaudit.captures.format.half_precision import Restored
 from fedaudit.captures.format.identical_messages import content, content_of
+from fedaudit.captures.format.message_header import KEY, Message, header_of
 from fedaudit.captures.format.readers.limits import Limits
 from fedaudit.captures.format.readers.safetensors_file import TYPES
+from fedaudit.captures.format.stored_message import StoredMessage, TensorsOnDisk, open_message
 from fedaudit.captures.format.tensor_names import name_tensors
 from fedaudit.captures.format.update_measures import Measures, measure
 from fedaudit.core.errors import CaptureError

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedaudit.captures.format.capture_facts import Message
+from fedaudit.captures.format.message_header import Message
 from fedaudit.captures.format.tensor_names import COUNTER, is_buffer
 from fedaudit.core.errors import CaptureError
 from fedaudit.core.shared import Buffers, Shared, Update

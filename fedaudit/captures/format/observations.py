@@ -6,13 +6,15 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from fedaudit.captures.format.capture_facts import DpClaim, Facts, Message
+from fedaudit.captures.format.capture_facts import DpClaim, Facts
 from fedaudit.captures.format.capture_network import check_size, image_shape, model_of, names_of
-from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
+from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.identical_messages import identical_groups
+from fedaudit.captures.format.message_header import Message
 from fedaudit.captures.format.message_tensors import check_finite, check_fits, shared_of, start
 from fedaudit.captures.format.stated_training import check_size as check_training
 from fedaudit.captures.format.stated_training import images_behind, local_training
+from fedaudit.captures.format.stored_message import StoredMessage
 from fedaudit.captures.format.tensor_names import is_numbered, name_tensors, plain_names
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import CaptureError, UsageError

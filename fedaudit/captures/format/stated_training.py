@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedaudit.captures.format.capture_facts import Facts, Message
+from fedaudit.captures.format.capture_facts import Facts
+from fedaudit.captures.format.message_header import Message
 from fedaudit.core.errors import UsageError
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.training import Augmentation

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from fedaudit.captures.format.capture_facts import Facts
-from fedaudit.captures.format.capture_reader import StoredMessage
+from fedaudit.captures.format.stored_message import StoredMessage
 from fedaudit.captures.inspect.round_measures import Look
 from fedaudit.captures.inspect.seen_protections import is_whole
 from fedaudit.core.errors import CaptureError

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
+from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.stated_training import local_training
+from fedaudit.captures.format.stored_message import StoredMessage
 from fedaudit.core import registry
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.knowledge import Knowledge

@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from fedaudit.captures.format.capture_facts import as_dict
-from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
+from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.stated_training import local_training
+from fedaudit.captures.format.stored_message import StoredMessage
 from fedaudit.captures.format.update_measures import Measures
 from fedaudit.captures.inspect.aggregates import flaws_of_sum, identical_sum, stated_sums
 from fedaudit.captures.inspect.applicable_attacks import AttackFit, attacks_for

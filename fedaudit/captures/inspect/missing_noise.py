@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fedaudit.captures.format.capture_facts import DpClaim, Facts
-from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
+from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.format.stored_message import StoredMessage
 from fedaudit.captures.format.tensor_names import is_buffer
 from fedaudit.captures.format.update_measures import Measures
 from fedaudit.core.errors import CaptureError, UsageError

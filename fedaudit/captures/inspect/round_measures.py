@@ -8,9 +8,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage, broadcast_file
+from fedaudit.captures.format.capture_paths import broadcast_file
+from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.identical_messages import identical_groups
 from fedaudit.captures.format.kept_measures import Kept, disagreement, kept_in
+from fedaudit.captures.format.stored_message import StoredMessage
 from fedaudit.captures.format.tensor_names import name_tensors
 from fedaudit.captures.format.update_measures import Measures, measure
 from fedaudit.core.errors import CaptureError, UsageError

@@ -8,7 +8,7 @@ it agree, whoever goes on with it does, and nobody knew it when the clients were
 
 from hashlib import blake2b
 
-from fedaudit.captures.format.capture_facts import Manifest
+from fedaudit.captures.format.capture_manifest import Manifest
 
 
 def drawn(manifest: Manifest, round: int, client: str) -> bool:

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fedaudit.captures.format.capture_facts import KEY
+from fedaudit.captures.format.message_header import KEY
 from fedaudit.core.errors import UsageError
 from fedaudit.files.atomic import MARK, storage_errors
 

@@ -28,25 +28,19 @@ from typing import TYPE_CHECKING, Any, Literal, Required, Self, TypedDict, Unpac
 from pydantic import ValidationError
 
 from fedaudit.captures.format.capture_facts import (
-    KEY,
-    VERSION,
     Facts,
     Keywords,
     Kind,
-    Manifest,
-    Message,
     as_dict,
     check_facts,
     first_problem,
-    header_of,
-    manifests,
     merge,
-    messages,
-    round_folder,
-    slug,
 )
+from fedaudit.captures.format.capture_manifest import VERSION, Manifest, manifests
+from fedaudit.captures.format.capture_paths import round_folder, slug
 from fedaudit.captures.format.capture_reader import read_manifest
 from fedaudit.captures.format.kept_measures import Before, broadcast_before, keep
+from fedaudit.captures.format.message_header import KEY, Message, header_of, messages
 from fedaudit.captures.record.message_sample import drawn
 from fedaudit.captures.record.message_writer import ready, write_message, write_new
 from fedaudit.captures.record.rounded_update import round_update

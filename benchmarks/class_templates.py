@@ -38,16 +38,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from scoring import Judge
+from faces_from_templates import through_decoder, through_latents
+from scoring import Judge, sface_judge
 from torch import Tensor
 
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.eigenfaces import Eigenfaces, kept_faces, standardize
-from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.attacks.learned.decoder import VectorDecoder, teach
-from fedaudit.attacks.search.movers.gradient_descent import Search
 from fedaudit.attacks.templates.read_templates import read_templates
-from fedaudit.attacks.templates.template_inversion import Embeddings, TemplateInversion
+from fedaudit.attacks.templates.template_inversion import TemplateInversion
 from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
@@ -55,8 +53,7 @@ from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
-from fedaudit.core.scenario import Choice, Federation
-from fedaudit.core.seeds import draw_seeded
+from fedaudit.core.scenario import Federation
 from fedaudit.core.shared import ClassEmbeddings, ClusterCenters
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import ImageScore
@@ -66,16 +63,8 @@ from fedaudit.data.splits import split
 from fedaudit.federation.simulation import Simulation
 from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet, require_face_net
-from fedaudit.scoring.aligned_judge import load_judge
-from fedaudit.scoring.identity import calibrate, embed_split
 from fedaudit.scoring.score import score
 from fedaudit.stats.intervals import clopper_pearson
-
-CANDIDATES, LATENT_STEPS, LATENT_LR, LATENT_WEIGHT = 1000, 150, 0.05, 0.01
-"""Of a search through latents: faces that are tried as starts, steps of Adam, peak step, and the
-weight of |z|²/dim. Set by hand."""
-LEARNED, EPOCHS = 4000, 5
-"""Faces that a decoder learns from, and how often it sees each. Set by hand."""
 
 
 @dataclass(frozen=True)
@@ -176,62 +165,6 @@ def captured(
     return simulation, seen, everybody, owners
 
 
-def through_latents(
-    seen: Observation, source: str, limit: int, generator: torch.Generator
-) -> Reconstruction:
-    """Faces that a generator draws from the latents whose embeddings meet the templates best."""
-    assert seen.image_shape is not None
-    rows = read_templates(seen, limit)
-    network = require_face_net(build(seen.model, seen.before), "the benchmark").eval()
-    network.requires_grad_(False)
-    faces = FaceGenerator(source=source).load(seen.image_shape, grayscale=True)
-    latents = faces.sample(CANDIDATES, generator)
-    with torch.no_grad():
-        drawn = torch.cat([faces.images(part) for part in torch.split(latents, 50)])
-    ours = Embeddings.of(network, drawn[:, :1], rows.rows, seen.image_shape[0])
-    with torch.no_grad():
-        away = (ours.seen - ours.seen.mean(0)) @ ours.whitener
-        near = F.normalize(away, dim=1) @ F.normalize(ours.target @ ours.whitener, dim=1).T
-    free = latents[near.argmax(0)].clone().requires_grad_()
-
-    def losses() -> Tensor:
-        return ours.distance(faces.images(free)) + LATENT_WEIGHT * free.square().flatten(1).mean(1)
-
-    search = Search([free], LATENT_LR, LATENT_STEPS)
-    for _ in range(LATENT_STEPS):
-        search.step(losses)
-    search.restore()
-    with torch.no_grad():
-        return Reconstruction(faces.images(free).clamp(0, 1), rows.labels, of="people")
-
-
-def through_decoder(
-    seen: Observation, blind: Observation, source: str, limit: int
-) -> tuple[Reconstruction, Reconstruction]:
-    """Faces of both by a network that learned on generated faces to draw them from embeddings."""
-    assert seen.image_shape is not None
-    rows = read_templates(seen, limit)
-    network = require_face_net(build(seen.model, seen.before), "the benchmark").eval()
-    auxiliary, shape = Auxiliary(source=source), seen.image_shape
-    faces = kept_faces(auxiliary, LEARNED, shape, grayscale=True, seed=0, cache=None)
-    ours = Embeddings.of(network, faces, rows.rows, shape[0])
-    control = Embeddings.of(network, faces, read_templates(blind, limit).rows, shape[0])
-
-    def entries(vectors: Tensor) -> Tensor:
-        return F.normalize(vectors @ ours.whitener, dim=1) * vectors.shape[1] ** 0.5
-
-    decoder = draw_seeded(lambda: VectorDecoder(ours.seen.shape[1], (1, *shape[1:])), 0)
-    own = entries(ours.seen - ours.seen.mean(0))
-    teach(decoder, own, faces[:, None], epochs=EPOCHS, seed=0)
-    with torch.no_grad():
-        drawn = [decoder(entries(one.target))[:, 0] for one in (ours, control)]
-    found, made_up = (
-        Reconstruction(x.expand(-1, shape[0], -1, -1).contiguous(), rows.labels, of="people")
-        for x in drawn
-    )
-    return found, made_up
-
-
 def prior_ceiling(faces: FaceSet, judge: Judge, components: int) -> str:
     """Photos of the attacked people on the principal axes of the attacker's faces, judged."""
     parts = split(faces, Federation(clients=5))
@@ -244,14 +177,6 @@ def prior_ceiling(faces: FaceSet, judge: Judge, components: int) -> str:
     truth = Secret(portraits, everybody, parts.people, parts.people)
     found = Reconstruction(drawn.clamp(0, 1), everybody)
     return rate(score(truth, found, gallery=judge.gallery, embed=judge.embed)[0])
-
-
-def sface_judge(faces: FaceSet) -> Judge:
-    """SFace, calibrated as the other."""
-    full, network = orl(size=112), load_judge(Choice("sface"))
-    embed = network.within(network.frame(full.images))
-    parts = split(faces, Federation(clients=5))
-    return Judge(calibrate(*embed_split(full, faces, parts, embed), fmr=1e-3, photos=200), embed)
 
 
 def ceiling(

@@ -29,7 +29,7 @@ from statistics import mean
 import torch
 from kept_rows import KeptRows, Row, add_results
 from stock_clients import ATTACKED, delta_of, update_of
-from subspace import Judge, batches
+from ten_people import Judge, batches
 from torch import nn
 from tuning import add_set, settings
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from kept_rows import Row
-from subspace import Judge, batches
+from ten_people import Judge, batches
 from torch import Tensor, nn
 
 from fedaudit.captures.simulate.simulated_capture import simulate

@@ -20,7 +20,7 @@ from statistics import mean
 
 import torch
 from stock_clients import resnet, train, update_of
-from subspace import Judge, batches
+from ten_people import Judge, batches
 
 import fedaudit
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, FaceGenerator

@@ -18,9 +18,8 @@ from statistics import mean
 
 import torch
 import torch.nn.functional as F
-from class_templates import sface_judge
 from learned_inversion import DEFENDED, ROUNDS, bench_of
-from scoring import Judge
+from scoring import Judge, sface_judge
 from torch import Tensor, nn
 
 from fedaudit.attacks.generators.auxiliary import Auxiliary

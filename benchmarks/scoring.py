@@ -7,10 +7,12 @@ from typing import Any
 
 from fedaudit.core.capture import Capture
 from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.scenario import Choice, Federation
 from fedaudit.core.trial import ImageScore
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.orl import orl
-from fedaudit.data.splits import Split
+from fedaudit.data.splits import Split, split
+from fedaudit.scoring.aligned_judge import load_judge
 from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.identity import Embed, Gallery, average_with_mirror, calibrate, embed_split
 from fedaudit.scoring.score import score
@@ -42,6 +44,14 @@ class Judge:
             self.gallery.ceiling_hits, self.gallery.ceiling_first, self.gallery.ceiling_n
         )  # fmt: skip
         return f"ceiling: {hits}/{n} originals re-identified, {first}/{n} rank-1"
+
+
+def sface_judge(faces: FaceSet) -> Judge:
+    """SFace, calibrated as `Judge.of` calibrates the other network."""
+    full, network = orl(size=112), load_judge(Choice("sface"))
+    embed = network.within(network.frame(full.images))
+    parts = split(faces, Federation(clients=5))
+    return Judge(calibrate(*embed_split(full, faces, parts, embed), fmr=1e-3, photos=200), embed)
 
 
 HEAD = (f"{'SSIM':>6} {'least':>6} {'dB':>6} {'LPIPS':>6} {'rank-1':>7} {'re-id':>7} "

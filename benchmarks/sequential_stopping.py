@@ -3,7 +3,7 @@
     python benchmarks/sequential_stopping.py                 # 400 audits a line
     python benchmarks/sequential_stopping.py --rates-only    # the intervals alone, a minute
 
-Audits are made up as in `verdict_power.py`, and judged by the code that judges real ones. Each is
+Audits are made up as for `verdict_power.py`, and judged by the code that judges real ones. Each is
 judged with all its targets, and with looks as a sequential study has them. Planted leaks say what
 is saved, and whether the verdict is the same; null audits, sixteen times as many, how often LEAK
 DEMONSTRATED is wrong, there and, to show what the correction is for, as said by somebody who looks
@@ -19,10 +19,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from verdict_power import (
+from made_up_audits import (
     DEFENSES,
     FMR,
-    LEAK,
     Draw,
     Faces,
     audit_trials,
@@ -30,6 +29,7 @@ from verdict_power import (
     made_up_study,
     priors,
 )
+from verdict_power import LEAK
 
 from fedaudit.core.scenario import Study
 from fedaudit.core.trial import Cell

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 import torchvision
 from kept_rows import Row
 from stock_clients import Line, network_of, resnet, update_of, vit
-from subspace import batches
+from ten_people import batches
 from torch import nn
 
 import fedaudit

@@ -18,17 +18,14 @@ file, from which the command goes on.
 """
 
 import argparse
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from kept_rows import KeptRows, Row, add_results
+from span_accuracy import chosen, maps, misfits
 from stock_clients import (
-    ATTACKED,
-    LINES,
     LOUD,
     PAIRS,
     SIZE,
@@ -38,61 +35,19 @@ from stock_clients import (
     network_of,
     update_of,
 )
-from torch import Tensor, nn
+from ten_people import Judge, batches
+from torch import nn
 from tuning import add_set, settings
 
 import fedaudit
-from fedaudit.attacks.evidence.common_maps import common_maps
-from fedaudit.attacks.evidence.layer_inputs import InputReader
-from fedaudit.attacks.evidence.span_spectrum import find_spans
-from fedaudit.attacks.evidence.unmixed_maps import unmix
-from fedaudit.attacks.gathering.gather import gather_inputs
-from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.registry import create
-from fedaudit.core.shared import Update
-from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
 from fedaudit.defenses.gradient_transforms import in_order
-from fedaudit.models import live_module
-from fedaudit.scoring.aligned_judge import sface
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.scoring.pairing import pair
 from fedaudit.stats import intervals
 
 USUAL = ("ResNet-18 eval, fresh", "ResNet-18 eval, trained", "ResNet-18 train", "ViT")
-
-
-def batches(
-    faces: FaceSet, size: int, count: int, seed: int, attacked: Sequence[str] | None = None
-) -> Iterator[list[int]]:
-    """`count` batches of `size` photos, of both people in turn; another order each seed."""
-    generator = torch.Generator().manual_seed(seed)
-    pair_of = attacked or ATTACKED
-    own = [[i for i, p in enumerate(faces.people) if p == person] for person in pair_of]
-    mixed = [[rows[k] for k in torch.randperm(len(rows), generator=generator)] for rows in own]
-    queue = [row for several in zip(*mixed, strict=False) for row in several]
-    for k in range(count):
-        yield [queue[(k * size + i) % len(queue)] for i in range(size)]
-
-
-class Judge:
-    """SFace's first guess of ten."""
-
-    def __init__(self, faces: FaceSet) -> None:
-        self.people = sorted(set(faces.people))
-        self.faces, self.embed = faces, sface().within(sface().frame(faces.images))
-        self.embedded = self.embed(faces.images)
-
-    def first(self, images: Tensor, rows: Sequence[int]) -> list[bool]:
-        """For which of `images` the nearest mean, over all other photos, is their own person's."""
-        owners = torch.tensor([self.people.index(person) for person in self.faces.people])
-        hits = []
-        for one, row in zip(self.embed(images), rows, strict=True):
-            kept = torch.arange(len(owners)) != row
-            means = [self.embedded[kept & (owners == k)].mean(0) for k in range(len(self.people))]
-            scores = F.cosine_similarity(torch.stack(means), one[None])
-            hits.append(bool(scores.argmax() == owners[row]))
-        return hits
 
 
 def attacked(
@@ -215,74 +170,6 @@ def told(line: Line, size: int, measured: Sequence[Row]) -> str:
         f"{sum(each['first'])} of {sum(each['ceiling'])} of {size * len(rows)} | "
         f"{mean(each['labels']):.2f} | {mean(each['seconds']):.0f} | {mean(each['left']):.0e} |"
     )
-
-
-def chosen(options: argparse.Namespace) -> list[Line]:
-    """The lines that are asked for."""
-    return [line for line in LINES if any(part in line.name for part in options.only)]
-
-
-def maps(faces: FaceSet, options: argparse.Namespace) -> None:
-    """What follows in closed form: how exact the maps of batches are."""
-    print(
-        "| network | batch | layers | sin² of the batch's maps | CPU s | "
-        "each photo's own, 1 − cos | CPU s |\n|---|---|---|---|---|---|---|"
-    )
-    for line in chosen(options):
-        for size in options.batch:
-            model = network_of(line, faces, options.seeds[0], options.people)
-            images = faces.images[next(batches(faces, size, 1, options.seeds[0], options.people))]
-            reader = InputReader(model, (3, SIZE, SIZE), size)
-            begun = time.process_time()
-            update = update_of(model, images, torch.arange(size) % 8)
-            spans = find_spans(reader, update, clean=True)
-            bases = {span.name: common_maps(reader, span) for span in spans}
-            known = {name: basis for name, basis in bases.items() if basis is not None}
-            spent = time.process_time() - begun
-            with torch.no_grad():
-                entered = reader.inputs(list(known), images) if known else {}
-            begun = time.process_time()
-            own = {name: rows for name in known if (rows := unmix(known[name])) is not None}
-            apart = time.process_time() - begun
-            lost, missed = [0.0], []
-            for name, basis in known.items():
-                true = F.normalize(entered[name][0][1].flatten(1).double(), dim=1)
-                lost.append(float((true - true @ basis.T @ basis).square().sum(1).max()))
-                if name in own:  # each photo's nearest
-                    missed.append(1 - float((own[name] @ true.T).max(0).values.min()))
-            worst = f"{max(missed):.0e} in {len(missed)} layers" if missed else "–"
-            print(
-                f"| {line.name} | {size} | {len(known)} | {max(lost):.0e} | {spent:.1f} | "
-                f"{worst} | {apart:.1f} |",
-                flush=True,
-            )
-
-
-def misfits(faces: FaceSet, options: argparse.Namespace) -> None:
-    """By how much the true images miss what several local steps say of each layer's inputs."""
-    print("| network | batch | weight | of the photos | as simulated |\n|---|---|---|---|---|")
-    for line in (line for line in chosen(options) if line.local):
-        for size in options.batch:
-            model = network_of(line, faces, options.seeds[0], options.people)
-            images = faces.images[next(batches(faces, size, 1, options.seeds[0], options.people))]
-            assert line.local is not None
-            delta, _ = delta_of(model, images, torch.arange(size) % 8, line.local)
-            seen = Observation(
-                model=ModelSpec(live_module.FACTORY, {"module": model, "redrawn": ()}),
-                before=model.state_dict(),
-                shared=(Update("delta", delta),),
-                image_shape=(3, SIZE, SIZE),
-                batch_size=size,
-                training=line.local,
-            )
-            evidence = gather_inputs(seen)
-            spans = evidence.spans
-            with torch.no_grad():
-                uses = evidence.reader.inputs([span.name for span in spans], images)
-                for span in spans:
-                    own = float(span.distance(span.rows(uses[span.name], size)))
-                    expected = evidence.misfit.get(span.name, float("nan"))
-                    print(f"| {line.name} | {size} | {span.name} | {own:.1e} | {expected:.1e} |")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from kept_rows import KeptRows, Row, add_results
 from stock_clients import resnet, train
-from subspace import Judge, batches
+from ten_people import Judge, batches
 
 from fedaudit.core.observation import BatchNormMode, LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction

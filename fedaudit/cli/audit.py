@@ -125,7 +125,8 @@ def audit(
     With photos of a consenting client (--truth) what comes back is measured against them. With a
     gallery, faces are recognized. Without either, only how well they explain the updates is told.
     """
-    from fedaudit.captures.audit import capture_study as captures  # noqa: PLC0415 - imports torch
+    from fedaudit.captures.audit.audit_request import Request  # noqa: PLC0415 - imports torch
+    from fedaudit.captures.audit.capture_study import study_of  # noqa: PLC0415 - imports torch
     from fedaudit.cli.run_study import run_study  # noqa: PLC0415 - imports torch
     from fedaudit.data.folder import folder  # noqa: PLC0415 - imports torch
     from fedaudit.reports.interim_analysis import reason_to_stop  # noqa: PLC0415 - imports torch
@@ -134,8 +135,8 @@ def audit(
     look_for_code(model)
     if gallery is not None:
         folder(path=str(gallery), size=16)  # whatever is wrong with it is said now
-    request = captures.study_of(
-        captures.Request(
+    request = study_of(
+        Request(
             path=capture,
             model=model,
             rename=rename,

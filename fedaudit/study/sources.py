@@ -6,7 +6,7 @@ from functools import cache, lru_cache, partial
 from pydantic import TypeAdapter
 
 from fedaudit.attacks.presets.published import departures
-from fedaudit.captures.audit import recorded_source
+from fedaudit.captures.audit import recorded_people
 from fedaudit.captures.audit.recorded_source import RecordedSource
 from fedaudit.captures.simulate import study_faces
 from fedaudit.captures.simulate.simulated_source import SimulatedSource
@@ -31,7 +31,7 @@ def source_of(study: Study, folder: RunFolder) -> Source:
 def names_of(study: Study) -> Mapping[str, str]:
     """Whom the pseudonyms of a study's people stand for; its photos are read."""
     if study.recording is not None:
-        return recorded_source.names_of(study.recording)
+        return recorded_people.names_of(study.recording)
     return study_faces.names_of(study)
 
 

@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 import fedaudit
+from fedaudit.captures.audit.audit_request import Request
 from fedaudit.captures.audit.auditor_photos import originals
 from fedaudit.captures.audit.auditor_steps import explained
-from fedaudit.captures.audit.capture_study import Request, study_of
+from fedaudit.captures.audit.capture_study import study_of
 from fedaudit.captures.audit.known_defenses import estimate_defenses
 from fedaudit.captures.audit.recorded_source import RecordedSource
 from fedaudit.captures.format.capture_facts import DpClaim

@@ -435,7 +435,8 @@ def test_noise_that_nobody_states_and_that_drowns_nothing_is_named(
     from faces_app.protected import private_app
     from faces_app.server_app import facts_of, serve
 
-    from fedaudit.captures.audit.capture_study import Request, study_of
+    from fedaudit.captures.audit.audit_request import Request
+    from fedaudit.captures.audit.capture_study import study_of
 
     settings = {"num-server-rounds": 1, "local-steps": 1, "batch-size": 1, "lr": 0.1, "model": ""}
     settings |= {"capture": str(folder)}

@@ -25,7 +25,8 @@ from nodes import LR, Nodes, client_app, network, older_app, train
 from torch import Tensor
 
 import fedaudit
-from fedaudit.captures.audit.capture_study import Request, study_of
+from fedaudit.captures.audit.audit_request import Request
+from fedaudit.captures.audit.capture_study import study_of
 from fedaudit.captures.format.capture_facts import DpClaim
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.inspect.inspection import Inspection, inspect

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import fedaudit
-from fedaudit.captures.audit.capture_study import Request, study_of
+from fedaudit.captures.audit.audit_request import Request
+from fedaudit.captures.audit.capture_study import study_of
 from fedaudit.captures.format import kept_measures
 from fedaudit.captures.format.capture_facts import Keywords
 from fedaudit.captures.format.capture_reader import StoredCapture

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import fedaudit
 from fedaudit.attacks.gathering.gather import gather
-from fedaudit.captures.audit.capture_study import Request, study_of
+from fedaudit.captures.audit.audit_request import Request
+from fedaudit.captures.audit.capture_study import study_of
 from fedaudit.captures.format.capture_network import model_of
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observations

@@ -1,7 +1,6 @@
 """A recorded run as the source of a study's captures, with what the auditor knows of it."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,17 @@ import torch
 from torch import Tensor
 
 from fedaudit.captures.audit.auditor_photos import (
-    Originals,
     Shape,
     all_originals,
     embed_gallery,
     gallery_faces,
-    originals,
     secret_of,
 )
 from fedaudit.captures.audit.auditor_steps import explained, positive_capture
 from fedaudit.captures.audit.invented_updates import of_invented_people
 from fedaudit.captures.audit.known_defenses import seen_by_attacks
-from fedaudit.captures.format.capture_facts import DpClaim
+from fedaudit.captures.audit.recorded_people import hide_names, key_of_run, people_of, photos_of
+from fedaudit.captures.claims.stated_claim import claim_of
 from fedaudit.captures.format.capture_network import model_of
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observe
@@ -29,7 +27,6 @@ from fedaudit.captures.format.tensor_names import check_rules
 from fedaudit.captures.simulate.invented_clients import NOISE, is_gray
 from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
-from fedaudit.core.claims import Claim, Neighbors
 from fedaudit.core.errors import AttackError, CaptureError
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import Attack
@@ -42,7 +39,7 @@ from fedaudit.core.trial import POSITIVE, Cell
 from fedaudit.data import provenance
 from fedaudit.data.composites import composite_faces
 from fedaudit.data.face_set import FaceSet
-from fedaudit.data.pseudonyms import key_of_folders, nameless_errors, names_behind, pseudonym
+from fedaudit.data.pseudonyms import nameless_errors, pseudonym
 from fedaudit.defenses.composition import close_claims
 from fedaudit.files.asset_sources import sha256
 from fedaudit.scoring.identity import GALLERY_SIZE, pack
@@ -174,7 +171,7 @@ class RecordedSource:
         if cell.role in POSITIVE:
             return None
         key = key_of_run(self.run)
-        others = (pseudonym(p, key) for other in self._others(cell) for p in _people(other))
+        others = (pseudonym(p, key) for other in self._others(cell) for p in people_of(other))
         return next((person for person in others if person not in secret.people), None)
 
     def explained(self, cell: Cell, seen: Observation, found: Reconstruction) -> Explained:
@@ -206,7 +203,7 @@ class RecordedSource:
             return Secret(composite_faces(names, shape, grayscale=False), unknown, names, names)
         faces, people, drawn_from = gallery_faces(gallery, shape, number, count)
         truth = Secret(faces, unknown, people, people, eligible=drawn_from)
-        return _hide_names(truth, key_of_run(self.run))
+        return hide_names(truth, key_of_run(self.run))
 
     def _targets(self, cell: Cell) -> tuple[RecordedTarget, ...]:
         return self.run.targets_of(cell.scenario)
@@ -236,7 +233,7 @@ class RecordedSource:
         if target.truth:
             assert seen.image_shape is not None  # studies give truth to no other
             with nameless_errors():
-                secret = _hide_names(secret_of(_photos(target), seen.image_shape), key_of_run(run))
+                secret = hide_names(secret_of(photos_of(target), seen.image_shape), key_of_run(run))
         return Capture(
             observation, secret, close_claims(claim_of(capture.facts.dp), observation.shared)
         )
@@ -246,60 +243,3 @@ class RecordedSource:
         if len(rounds) == 1:
             return f"the recorded model (round {rounds[0]})"
         return f"the recorded models (rounds {rounds[0]} to {rounds[-1]})"
-
-
-def claim_of(claim: DpClaim | None) -> tuple[Claim, ...]:
-    """The guarantee as the federation claims it, for its updates; () where it claims none."""
-    if claim is None or claim.epsilon is None or claim.delta is None:
-        return ()
-    settings = {"C": claim.clip, "σ": claim.noise, "sensitivity": claim.sensitivity}
-    neighbors: dict[str | None, Neighbors] = {
-        "add_remove": "add or remove one",
-        "replace": "replace one",
-    }
-    return (
-        Claim(
-            epsilon=claim.epsilon,
-            delta=claim.delta,
-            unit={"example": "image", None: ""}.get(claim.unit, claim.unit or ""),
-            neighbors=neighbors.get(claim.neighbors, ""),
-            covers=("update",),
-            rounds=None,
-            mechanism=f"noise of the {claim.where}" if claim.where else "as claimed",
-            settings={name: value for name, value in settings.items() if value is not None},
-            accountant="claimed by the federation, not computed here",
-            sampling="" if claim.sampling is None else f"sampling with q = {claim.sampling:g}",
-        ),
-    )
-
-
-def key_of_run(run: RecordedRun) -> bytes:
-    """Key of the pseudonyms of the people whom the auditor brought along."""
-    truth = (path for target in run.targets for path in target.truth.values())
-    return key_of_folders(*([run.gallery] if run.gallery else truth))
-
-
-def names_of(run: RecordedRun) -> Mapping[str, str]:
-    """Whom pseudonyms stand for: people of the gallery, and clients whose photos are known."""
-    gallery = [f.name for f in Path(run.gallery).iterdir() if f.is_dir()] if run.gallery else []
-    people = (person for target in run.targets for person in _people(target))
-    return names_behind([*gallery, *people], key_of_run(run))
-
-
-def _hide_names(secret: Secret, key: bytes) -> Secret:
-    """The truth without anybody's name."""
-    people = tuple(pseudonym(person, key) for person in secret.people)
-    eligible = tuple(pseudonym(person, key) for person in secret.eligible)
-    sources = tuple(map(str, range(len(people))))
-    return replace(secret, people=people, eligible=eligible, sources=sources)
-
-
-def _photos(target: RecordedTarget) -> tuple[tuple[str, Originals], ...]:
-    """Photos of the target's clients, as far as they are known."""
-    truth = target.truth.items()
-    return tuple((client, originals(Path(path), target.round)) for client, path in truth)
-
-
-def _people(target: RecordedTarget) -> Iterator[str]:
-    for client, photos in _photos(target):
-        yield from (person or client for person in photos.people)

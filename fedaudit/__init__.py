@@ -10,7 +10,8 @@ from fedaudit.core import version
 
 if TYPE_CHECKING:
     from fedaudit.captures.record.flower import tap
-    from fedaudit.captures.record.recording import record_broadcast, record_update, recording
+    from fedaudit.captures.record.recording import recording
+    from fedaudit.captures.record.stateless_recording import record_broadcast, record_update
     from fedaudit.core.reconstruction import Reconstruction
     from fedaudit.library.attack_update import attack
     from fedaudit.library.run_audit import audit
@@ -36,8 +37,8 @@ _LAZY = {
     "attack": "fedaudit.library.attack_update",
     "audit": "fedaudit.library.run_audit",
     "load": "fedaudit.library.run_tables",
-    "record_broadcast": "fedaudit.captures.record.recording",
-    "record_update": "fedaudit.captures.record.recording",
+    "record_broadcast": "fedaudit.captures.record.stateless_recording",
+    "record_update": "fedaudit.captures.record.stateless_recording",
     "recording": "fedaudit.captures.record.recording",
     "tap": "fedaudit.captures.record.flower",
 }

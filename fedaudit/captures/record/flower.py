@@ -9,9 +9,7 @@ Message API is the same thing; one of the older API sees what its workflow hands
 the sum).
 """
 
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +24,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedaudit.captures.format.capture_facts import DpClaim, Facts, Keywords, Kind, check_facts
-from fedaudit.captures.record.recording import Recording, recording, warning_of
+from fedaudit.captures.record.recording import Recording, recording
+from fedaudit.captures.record.recording_warnings import failures_as_warnings
 from fedaudit.core.errors import UsageError
 
 T = TypeVar("T")
@@ -245,7 +244,7 @@ class OldStrategyTap(_Tap, OldStrategy):
             first = orders[0][1].parameters
             if number and (order.parameters is first or order.parameters == first):
                 continue
-            with _quietly():
+            with failures_as_warnings():
                 tensors = self._tape.positional(order.parameters)
                 client = proxy.cid if number else None
                 self._tape.record.broadcast(server_round, tensors, client=client)
@@ -256,7 +255,7 @@ class OldStrategyTap(_Tap, OldStrategy):
     ) -> Any:
         """As the strategy, recorded."""
         for proxy, result in results:
-            with _quietly():
+            with failures_as_warnings():
                 self._tape.record.update(
                     server_round,
                     proxy.cid,
@@ -292,7 +291,7 @@ def _each(messages: Iterable[Message], record: Callable[[Message], None]) -> Ite
     """
 
     def recorded(message: Message) -> Message:
-        with _quietly():
+        with failures_as_warnings():
             record(message)
         return message
 
@@ -305,12 +304,3 @@ def _each(messages: Iterable[Message], record: Callable[[Message], None]) -> Ite
 
 def _same(one: ArrayRecord, other: ArrayRecord) -> bool:
     return one.keys() == other.keys() and all(one[k].data == other[k].data for k in one)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """What fails inside is a warning: training goes on."""
-    try:
-        yield
-    except Exception as error:
-        warnings.warn(warning_of(error), stacklevel=3)

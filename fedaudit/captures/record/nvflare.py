@@ -17,7 +17,8 @@ from typing import Any, Literal, Protocol, TypeVar, Unpack, cast
 from weakref import ref
 
 from fedaudit.captures.format.capture_facts import Facts, Keywords, Kind, as_dict, check_facts
-from fedaudit.captures.record.recording import Recording, recording, warning_of
+from fedaudit.captures.record.recording import Recording, recording
+from fedaudit.captures.record.recording_warnings import warning_of
 from fedaudit.core.errors import UsageError
 
 try:

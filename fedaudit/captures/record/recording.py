@@ -23,7 +23,7 @@ from hashlib import sha256
 from itertools import chain, count
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any, Literal, Required, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from pydantic import ValidationError
 
@@ -44,7 +44,7 @@ from fedaudit.captures.format.message_header import KEY, Message, header_of, mes
 from fedaudit.captures.record.message_sample import drawn
 from fedaudit.captures.record.message_writer import ready, write_message, write_new
 from fedaudit.captures.record.rounded_update import round_update
-from fedaudit.core.errors import CaptureError, ConfigError, FedauditError, UsageError
+from fedaudit.core.errors import CaptureError, ConfigError, UsageError
 from fedaudit.core.version import VERSION as FEDAUDIT_VERSION
 from fedaudit.files.atomic import storage_errors
 
@@ -76,65 +76,6 @@ def recording(folder: str | Path, **facts: Unpack[Keywords]) -> "Recording":
     tape = Recording(Path(folder))
     tape.add_facts(check_facts(facts))
     return tape
-
-
-def record_broadcast(
-    folder: str | Path,
-    round: int,
-    tensors: Tensors,
-    *,
-    client: str | int | None = None,
-    **facts: Unpack[Keywords],
-) -> None:
-    """Record what the server sends in a round; as `Recording.broadcast`, with `recording`'s facts.
-
-    Raises:
-        UsageError: As `recording` and `Recording.broadcast`.
-        StorageError: The disk is full or may not be written.
-    """
-    recording(folder, **facts).broadcast(round, tensors, client=client)
-
-
-class UpdateKeywords(TypedDict, total=False):
-    """What `Recording.update` takes beside the tensors; see there."""
-
-    kind: Required[Kind]
-    sign: Literal[1, -1]
-    examples: int | None
-    aggregate: bool
-    weights: Sequence[float] | None
-    metrics: Mapping[str, object] | None
-    protections: Sequence[str]
-
-
-def record_update(
-    folder: str | Path,
-    round: int,
-    client: str | int,
-    tensors: Tensors,
-    **update: Unpack[UpdateKeywords],
-) -> None:
-    """Record what a client sends in a round; as `Recording.update`.
-
-    Args:
-        folder: The capture, whose facts `recording` or `record_broadcast` has stated.
-        round: Number of the round.
-        client: Its name; any text.
-        tensors: What it sent, by name.
-        **update: `kind`, and what else `Recording.update` takes.
-
-    Raises:
-        UsageError: As `Recording.update`.
-        StorageError: The disk is full or may not be written.
-    """
-    recording(folder).update(round, client, tensors, **update)
-
-
-def warning_of(why: Exception | str) -> str:
-    """The warning of what cannot be recorded: training does not depend on its auditor."""
-    if isinstance(why, Exception) and not isinstance(why, FedauditError):
-        why = f"{type(why).__name__}: {why}"
-    return f"fedaudit does not record everything: {why}"
 
 
 @dataclass(frozen=True)

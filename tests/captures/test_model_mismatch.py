@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fedaudit.captures.format.tensor_names import Renaming, parse_rules, shortest
-from fedaudit.captures.inspect.model_mismatch import Mismatch, Shapes, find_mismatch
+from fedaudit.captures.inspect.model_mismatch import Mismatch, find_mismatch
+from fedaudit.captures.inspect.name_matching import Shapes
 from fedaudit.core.errors import ConfigError, UsageError
 
 

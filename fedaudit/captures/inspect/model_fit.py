@@ -20,7 +20,8 @@ from fedaudit.captures.format.tensor_names import (
     name_tensors,
     parse_rules,
 )
-from fedaudit.captures.inspect.model_mismatch import Shapes, find_mismatch
+from fedaudit.captures.inspect.model_mismatch import find_mismatch
+from fedaudit.captures.inspect.name_matching import Shapes
 from fedaudit.core.errors import CaptureError, UsageError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.printable import first_few, printable

@@ -7,7 +7,6 @@ from the cache once, so that a damaged or altered cache is noticed and fetched a
 `FEDAUDIT_OFFLINE=1` forbids the registry, `FEDAUDIT_CACHE` moves the cache.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import lru_cache
 from pathlib import Path
 
 import platformdirs
@@ -24,6 +22,12 @@ from fedaudit.core.errors import AssetError, StorageError
 from fedaudit.core.registry import import_object
 from fedaudit.files import asset_sources
 from fedaudit.files.asset_archive import is_archive, unpack
+from fedaudit.files.asset_digests import (
+    digest_of_copy,
+    digest_of_file,
+    digest_of_list,
+    digest_of_tensors,
+)
 from fedaudit.files.asset_table import ASSETS, Asset, find
 
 Say = Callable[[str], None]
@@ -76,23 +80,11 @@ def digest(name: str) -> str | None:
     asset = find(name)
     try:
         if own := os.environ.get(asset.variable):
-            return _digest_of(_own(asset, Path(own), None))
+            return digest_of_copy(_own(asset, Path(own), None))
         members = json.loads((_home(asset) / "manifest.json").read_text())["files"]
-        return _list_digest({member: facts["sha256"] for member, facts in members.items()})
+        return digest_of_list({member: facts["sha256"] for member, facts in members.items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssetError):
         return None
-
-
-def _digest_of(own: Path) -> str:
-    if own.is_file():
-        return asset_sources.sha256(own)
-    files = (file for file in own.rglob("*") if file.is_file())
-    return _list_digest({f.relative_to(own).as_posix(): asset_sources.sha256(f) for f in files})
-
-
-def _list_digest(hashes: Mapping[str, str]) -> str:
-    lines = "".join(f"{member} {hashes[member]}\n" for member in sorted(hashes))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def state(name: str, *, thorough: bool = False) -> State:
@@ -130,7 +122,9 @@ def _check_cache(asset: Asset, *, thorough: bool = False) -> State:
             if status.st_size != facts["size"]:
                 return State.DAMAGED
             if thorough:
-                hashes[member] = _hash(file, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+                hashes[member] = digest_of_file(
+                    file, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+                )
                 if hashes[member] != facts["sha256"]:
                     return State.DAMAGED
         if hashes and not _is_pinned(asset, hashes):
@@ -142,7 +136,7 @@ def _check_cache(asset: Asset, *, thorough: bool = False) -> State:
 
 def _is_pinned(asset: Asset, hashes: Mapping[str, str]) -> bool:
     """Whether unpacked files are those that are pinned, whatever the list beside them says."""
-    if asset.unpacked and _list_digest(hashes) != asset.unpacked:
+    if asset.unpacked and digest_of_list(hashes) != asset.unpacked:
         return False
     return not asset.converted or _is_converted(asset, _entry(asset))
 
@@ -153,33 +147,6 @@ def _is_converted(asset: Asset, file: Path) -> bool:
     return asset.converted == digest_of_tensors(
         file, about.st_size, about.st_mtime_ns, about.st_ctime_ns
     )
-
-
-@lru_cache(maxsize=64)
-def digest_of_tensors(file: Path, *state: int) -> str:
-    """SHA-256 of the tensors of a safetensors file, whatever its bytes.
-
-    Computed once a process while `state` stays the same: the file's size and times.
-    """
-    from safetensors import SafetensorError  # noqa: PLC0415 - slow, and few assets need it
-    from safetensors.torch import load_file  # noqa: PLC0415 - imports torch
-
-    del state
-    digest = hashlib.sha256()
-    try:
-        for name, tensor in sorted(load_file(file).items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
-    except SafetensorError:
-        return ""
-    return digest.hexdigest()
-
-
-@lru_cache(maxsize=4096)
-def _hash(file: Path, size: int, mtime: int, ctime: int) -> str:
-    """SHA-256 of a file, computed once a process while size and times stay the same."""
-    del size, mtime, ctime
-    return asset_sources.sha256(file)
 
 
 def _own(asset: Asset, own: Path, say: Say | None) -> Path:

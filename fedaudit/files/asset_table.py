@@ -30,7 +30,7 @@ class Asset:
         optional: An audit runs without it and says what it could not measure.
         unpacked: SHA-256 of the list of the unpacked files and their hashes; "" where they are
             converted, which other versions of libraries may do in other bytes.
-        converted: SHA-256 of the tensors of `entry` (`asset_store.digest_of_tensors`), where the
+        converted: SHA-256 of the tensors of `entry` (`asset_digests.digest_of_tensors`), where the
             files are converted.
     """
 

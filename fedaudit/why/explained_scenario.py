@@ -19,7 +19,6 @@ from torch import Tensor
 
 from fedaudit.captures.simulate.invented_clients import without_target
 from fedaudit.captures.simulate.simulated_capture import simulate
-from fedaudit.captures.simulate.simulated_source import simulation_of
 from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import (
@@ -28,23 +27,19 @@ from fedaudit.core.errors import (
     DataError,
     KnowledgeError,
     RunFolderError,
-    UnknownNameError,
 )
-from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import Attack
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.registry import create
 from fedaudit.core.scenario import Scenario, Study
 from fedaudit.core.seeds import generator_for
-from fedaudit.core.threat_models import check_knowledge, threat_model
+from fedaudit.core.threat_models import threat_model
 from fedaudit.federation.federation_state import State
 from fedaudit.federation.simulation import Simulation
 from fedaudit.models.derivatives import twice_differentiable
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.score import score
 from fedaudit.study.jobs import TrainJob, model_job
-from fedaudit.study.judge import judge_of, judges_beside
 from fedaudit.study.run_folder import MEASUREMENTS, RunFolder
 from fedaudit.study.sent_things import reads
 from fedaudit.why.leaks import Cut, Leak
@@ -305,62 +300,3 @@ def _leak(subject: Subject, cut: Cut, target: int, number: int, role: Role) -> L
 def training_job(study: Study, scenario: Scenario, number: int) -> TrainJob | None:
     """The study's job that trains what everybody holds before round `number`; None: untrained."""
     return model_job(study, replace(scenario, round=number), scenario.defenses[0])
-
-
-def prepare(
-    study: Study, scenario: Scenario, folder: RunFolder, *, targets: int, seed: int
-) -> Subject:
-    """Everything that the parts of an explanation share.
-
-    The scenario's first defense is the one in place.
-
-    Raises:
-        ConfigError: None of the scenario's attacks works on what an honest server sees.
-        KnowledgeError: One needs a fact that the scenario's threat model does not grant.
-    """
-    attacks: dict[str, Attack] = {}
-    left_out: list[str] = []
-    for choice in scenario.attacks:
-        attack: Attack = create("attacks", choice.name, choice.settings)
-        if Knowledge.MANIPULATION in attack.needs:
-            left_out.append(f"{choice.label}: it changes what the server sends")
-        else:
-            attacks[choice.label] = attack
-    if not attacks:
-        raise ConfigError(
-            f"scenario {scenario.name!r} has no attack on an honest server: "
-            f"{'; '.join(left_out)}. Add one that reads updates, such as map_inversion."
-        )
-    threat = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
-    for name, attack in attacks.items():
-        check_knowledge(name, attack, threat)
-    gallery, embed = judge_of(study, folder, scenario)
-    beside = {judge.label: judge.gallery for judge in judges_beside(study, folder, scenario)}
-    layer_judge = gallery if study.judges[0].name == "dlib" else beside.get("dlib")
-    return Subject(
-        study=study,
-        scenario=scenario,
-        simulation=simulation_of(study, scenario, scenario.defenses[0]),
-        attacks=attacks,
-        skipped=tuple(left_out),
-        gallery=gallery,
-        embed=embed,
-        layered=layer_judge if gallery else None,
-        folder=folder,
-        targets=targets,
-        seed=seed,
-    )
-
-
-def scenario_of(study: Study, name: str | None) -> Scenario:
-    """A scenario by name; the first if no name is given.
-
-    Raises:
-        UnknownNameError: None of that name.
-    """
-    scenarios = {scenario.name: scenario for scenario in study.scenarios}
-    if name is None:
-        return study.scenarios[0]
-    if name not in scenarios:
-        raise UnknownNameError("scenario", name, scenarios)
-    return scenarios[name]

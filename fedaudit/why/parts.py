@@ -33,14 +33,8 @@ from fedaudit.study.run_cell import run_train
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.scheduler import Event
 from fedaudit.why import artifacts, clients, layers, regions, rounds
-from fedaudit.why.explained_scenario import (
-    REFUSALS,
-    Measurement,
-    Subject,
-    prepare,
-    scenario_of,
-    training_job,
-)
+from fedaudit.why.explained_scenario import REFUSALS, Measurement, Subject, training_job
+from fedaudit.why.prepare_subject import prepare, scenario_of
 
 Watch = Callable[[Sequence[Job], int], AbstractContextManager[Callable[[Event], None]]]
 """Of jobs and the number of workers: shows how they go."""

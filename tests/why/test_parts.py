@@ -22,9 +22,10 @@ from fedaudit.federation.simulation import Simulation
 from fedaudit.scoring.image_metrics import LPIPS, SSIM
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.why import artifacts, clients, layers, rounds
-from fedaudit.why.explained_scenario import Subject, scenario_of
+from fedaudit.why.explained_scenario import Subject
 from fedaudit.why.leaks import Cut
 from fedaudit.why.map_only import MapOnly
+from fedaudit.why.prepare_subject import scenario_of
 
 Federate = Callable[..., Simulation]
 NEEDED = ("embedding.weight", "head.weight")

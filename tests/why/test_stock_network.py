@@ -31,7 +31,7 @@ BLOCKS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 def test_the_blocks_that_give_the_photo_away_are_told_from_those_that_do_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedaudit.why.explained_scenario.judge_of", lambda *_: (None, None))
+    monkeypatch.setattr("fedaudit.why.prepare_subject.judge_of", lambda *_: (None, None))
     (tmp_path / "study.toml").write_text(STUDY)
     study = load_study(tmp_path / "study.toml")
     found = explain(study, None, tmp_path / "out", Options(parts=("layers",), targets=2))

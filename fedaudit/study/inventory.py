@@ -10,7 +10,8 @@ from fedaudit.core.errors import RunFolderError
 from fedaudit.core.trial import Trial
 from fedaudit.files.atomic import storage_errors
 from fedaudit.study import hash_list
-from fedaudit.study.run_folder import CELLS, DAMAGED, MODELS, Record, RunFolder
+from fedaudit.study.job_record import Record
+from fedaudit.study.run_folder import CELLS, DAMAGED, MODELS, RunFolder
 from fedaudit.study.shared_jobs import Recorded, failures
 
 

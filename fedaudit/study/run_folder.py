@@ -15,7 +15,6 @@
 A `RunFolder` is only a handle: workers have their own. `session.py` opens and cleans it.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,10 +29,9 @@ from torch import Tensor
 
 from fedaudit.core.errors import RunFolderError
 from fedaudit.core.trial import Trial
-from fedaudit.core.version import VERSION
-from fedaudit.data.provenance import commit
 from fedaudit.files import regular_file, sealed
 from fedaudit.files.atomic import append_line, storage_errors, write_atomically
+from fedaudit.study.job_record import Record, damage_of, pack_record, read_record, sha256_of
 from fedaudit.study.removal_record import removed_files
 from fedaudit.study.stored_values import Facts, check_plain, read_as
 
@@ -46,21 +44,6 @@ UNFINISHED, FAILED = "unfinished", "failed"
 @cache
 def _trials() -> TypeAdapter[Trial]:
     return TypeAdapter(Trial)
-
-
-@dataclass(frozen=True)
-class Record:
-    """What lies in the folder of a job that is done.
-
-    Attributes:
-        body: What it measured.
-        origin: The code that computed it: a commit, or else a version; "" if unknown.
-        sha256: Of the file.
-    """
-
-    body: Any
-    origin: str
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -113,9 +96,9 @@ class RunFolder:
         except ValidationError as error:
             what = error.errors()[0]
             place = ".".join(str(part) for part in what["loc"])
-            raise _damage(CELLS, key, f"{place[:200]}: {what['msg'][:200]}") from error
+            raise damage_of(CELLS, key, f"{place[:200]}: {what['msg'][:200]}") from error
         if trial.cell.key != key:
-            raise _damage(CELLS, key, f"it holds {trial.cell.key!r}")
+            raise damage_of(CELLS, key, f"it holds {trial.cell.key!r}")
         return trial, record
 
     def tensors(self, key: str) -> dict[str, Tensor]:
@@ -154,7 +137,7 @@ class RunFolder:
         """
         body = self.record(MODELS, key).body
         if not isinstance(body, dict):
-            raise _damage(MODELS, key, "it is no table")
+            raise damage_of(MODELS, key, "it is no table")
         return body
 
     def save_measurement(self, key: str, value: object) -> None:
@@ -194,7 +177,7 @@ class RunFolder:
     def save_shared_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Keep what every worker needs and is slow to make; whoever is first writes it."""
         plain = {key: value.detach().clone() for key, value in tensors.items()}
-        content = safetensors.torch.save(plain, {"sha256": _sha256(_pack(plain))})
+        content = safetensors.torch.save(plain, {"sha256": sha256_of(_pack(plain))})
         write_atomically(self.path / f"{name}.safetensors", content)
 
     def shared_tensors(self, name: str) -> dict[str, Tensor] | None:
@@ -210,7 +193,7 @@ class RunFolder:
             return None
         except RunFolderError as error:
             raise _alteration(path) from error
-        if about.get("sha256") != _sha256(_pack(tensors)):
+        if about.get("sha256") != sha256_of(_pack(tensors)):
             raise _alteration(path)
         return tensors
 
@@ -276,13 +259,10 @@ class RunFolder:
         content = _pack(tensors)
         if kind == CELLS and self.recipients:
             content, tensors_path = sealed.seal(content, self.recipients), sealed_path
-        origin = {"fedaudit": VERSION, "git_commit": commit()}
-        record = {"key": key, "sha256": _sha256(content), "origin": origin, "body": body}
-        record |= {"sealed": True} if tensors_path == sealed_path else {}
-        record["record"] = _record_hash(json.loads(json.dumps(record)))  # as it will be read
+        record = pack_record(key, body, sha256_of(content), is_sealed=tensors_path == sealed_path)
         # The record last: its presence says that the tensors are complete.
         write_atomically(tensors_path, content)
-        write_atomically(record_path, json.dumps(record, indent=1, ensure_ascii=False).encode())
+        write_atomically(record_path, record)
 
     def record(self, kind: str, key: str) -> Record:
         """A record that is as it was written, and whose tensors are.
@@ -290,45 +270,17 @@ class RunFolder:
         Raises:
             RunFolderError: It is missing or damaged.
         """
-        record_path, tensors_path, sealed_path = self.files(kind, key)
-        try:
-            content = regular_file.read_bytes(record_path)
-            record = json.loads(content)
-            inside, sha256, body = record["key"], record["sha256"], record["body"]
-            whole = record.get("record") == _record_hash(record)
-            tensors_path = sealed_path if record.get("sealed") is True else tensors_path
-            check_plain(body)
-        except FileNotFoundError as error:
-            raise RunFolderError(
-                f"{kind}/{key} is missing: it was not computed yet, or failed. "
-                "`fedaudit run` with the same study computes what is missing."
-            ) from error
-        except RunFolderError as error:
-            raise _damage(kind, key, "its record is not what was written") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise _damage(kind, key, "its record is not what was written") from error
-        if inside != key:
-            raise _damage(kind, key, f"it holds {str(inside)[:100]!r}")
-        if not whole:
-            raise _damage(kind, key, "its record was edited, its hash does not fit")
-        try:
-            digest = regular_file.sha256(tensors_path)
-        except FileNotFoundError as error:
-            if self.removed.get(f"{kind}/{tensors_path.name}") == sha256:
-                return Record(body, _origin(record), _sha256(content))
-            raise _damage(kind, key, "its tensors are missing") from error
-        except RunFolderError as error:
-            raise _damage(kind, key, "its tensors are not what was written") from error
-        if digest != sha256:
-            raise _damage(kind, key, "its tensors are not what was written")
-        return Record(body, _origin(record), _sha256(content))
+        return read_record(self.files(kind, key), kind, key, self._is_removed)
+
+    def _is_removed(self, name: str, digest: str) -> bool:
+        return self.removed.get(name) == digest
 
     def _tensors(self, kind: str, key: str) -> dict[str, Tensor]:
         self.record(kind, key)
         try:
             return self._read(self.files(kind, key)[1])
         except OSError as error:
-            raise _damage(kind, key, "its tensors are not what was written") from error
+            raise damage_of(kind, key, "its tensors are not what was written") from error
 
 
 def _sealed_name(path: Path) -> Path:
@@ -342,36 +294,11 @@ def _pack(tensors: Mapping[str, Tensor]) -> bytes:
     )
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _record_hash(record: Mapping[str, Any]) -> str:
-    """Hash of everything in a record but the hash itself."""
-    rest = {name: value for name, value in record.items() if name != "record"}
-    return _sha256(json.dumps(rest, sort_keys=True).encode())
-
-
-def _origin(record: Mapping[str, Any]) -> str:
-    try:
-        origin = record["origin"]
-        return str(origin["git_commit"] or origin["fedaudit"])[:64]
-    except (KeyError, TypeError):
-        return ""
-
-
 def _alteration(path: Path) -> RunFolderError:
     return RunFolderError(
         f"{str(path)!r} is damaged: it is not what was written, and what it decides, who was "
         "re-identified, cannot be concluded. Restore it from a backup, or run the study again with "
         "another --output."
-    )
-
-
-def _damage(kind: str, key: str, what: str) -> RunFolderError:
-    return RunFolderError(
-        f"{kind}/{key} is damaged: {what}. `fedaudit run` with the same study sets it aside and "
-        "computes it again."
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedaudit.study import manifest, run_folder
+from fedaudit.study import job_record, manifest
 from fedaudit.study.study_file import canonical, digest, study_from_mapping
 
 Edit = Callable[[Any], Any]
@@ -26,7 +26,7 @@ def seal_record(path: Path, record: dict[str, Any]) -> None:
     tensors = path.with_suffix(".safetensors")
     if tensors.is_file():
         record["sha256"] = hashlib.sha256(tensors.read_bytes()).hexdigest()
-    record["record"] = run_folder._record_hash(record)
+    record["record"] = job_record.hash_of_record(record)
     path.write_text(json.dumps(record), encoding="utf-8", errors="surrogatepass")
 
 

@@ -47,6 +47,8 @@ def unmix(space: Tensor, *, exact: bool = True) -> Tensor | None:
     """
     negative = NEGATIVE if exact else INEXACTLY
     basis = space.double().cpu()
+    if len(basis) == 1:  # one image's own, up to its sign
+        return (basis * basis.sum().sign()).to(space)
     places, mean = (-basis.T).numpy(), basis.mean(1)
     generator, edges = torch.Generator().manual_seed(0), basis.new_zeros(0, len(basis))
     for _ in range(TRIES * len(basis)):

@@ -273,7 +273,7 @@ class RunFolder:
         return read_record(self.files(kind, key), kind, key, self._is_removed)
 
     def _is_removed(self, name: str, digest: str) -> bool:
-        return self.removed.get(name) == digest
+        return name in self.removed and self.removed[name] == digest
 
     def _tensors(self, kind: str, key: str) -> dict[str, Tensor]:
         self.record(kind, key)

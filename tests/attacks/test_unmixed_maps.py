@@ -55,7 +55,7 @@ def network() -> nn.Module:
     ).train()
 
 
-@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("count", [1, 2, 8])
 def test_what_relus_let_through_comes_apart(count: int) -> None:
     true = F.normalize(signed(count).relu(), dim=1)
     own = unmix(mixed(true))

@@ -14,6 +14,7 @@ from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.trial import Cell, ImageScore, Trial
 from fedaudit.files.atomic import MARK, append_line, write_atomically
 from fedaudit.study import manifest, session
+from fedaudit.study.job_record import hash_of_record
 from fedaudit.study.jobs import expand
 from fedaudit.study.run_folder import FAILED, RunFolder
 from fedaudit.study.shared_jobs import record_failure
@@ -362,3 +363,14 @@ def test_a_folder_of_another_build_is_told_apart_from_an_edited_one(tmp_path: Pa
     (path / "study.json").write_text(json.dumps(content))
     with pytest.raises(RunFolderError, match="another build of fedaudit"):
         opened(path)
+
+
+def test_tensors_of_no_hash_are_not_taken_for_removed(tmp_path: Path) -> None:
+    folder, key = opened(tmp_path / "run"), trial().cell.key
+    folder.save_trial(trial(), {"images": torch.rand(2, 3, 4, 4)})
+    record, tensors = folder.files("cells", key)[:2]
+    body = json.loads(record.read_text()) | {"sha256": None}
+    record.write_text(json.dumps(body | {"record": hash_of_record(body)}))
+    tensors.unlink()
+    with pytest.raises(RunFolderError, match="its tensors are missing"):
+        folder.record("cells", key)

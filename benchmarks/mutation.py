@@ -29,10 +29,13 @@ import cosmic_ray.plugins
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("fedaudit", "attacks", "defenses", "reports", "tests", "pyproject.toml")
-CLAIMS = ("tests/defenses/test_composition.py", "tests/federation/test_claim_scope.py")
-KEEPS = (
-    "tests/federation/test_claim_scope.py::test_keeping_claims_is_to_read_nothing_but_the_update"
+CLAIMS = (
+    "tests/defenses/test_composition.py",
+    "tests/federation/test_claim_scope.py",
+    "tests/federation/test_keeping_claims.py",
+    "tests/federation/test_claim_sensitivity.py",
 )
+KEEPS = f"{CLAIMS[2]}::test_keeping_claims_is_to_read_nothing_but_the_update"
 VERDICTS = tuple(
     f"tests/reports/test_{name}.py" for name in ("verdict_numbers", "verdicts", "planted_bad")
 )

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "why"))
 from damage import EVIL, damage, study_text
+from made_up_explanation import made_up
 from signing import edit_record
 from sound_run import NAMES, STUDY
-from test_why_page import made_up
 
 from fedaudit.cli import cli
 from fedaudit.cli.ending import end

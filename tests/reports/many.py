@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sample import THRESHOLD, sample
+from sample import sample
+from sample_rows import THRESHOLD
 
 from fedaudit.reports.results import Results, ScorePoint
 

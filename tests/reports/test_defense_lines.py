@@ -17,7 +17,8 @@ from fedaudit.reports.results import Results
 from fedaudit.stats.intervals import rate
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sample import sample, worth
+from sample import sample
+from sample_rows import worth
 
 T = TypeVar("T", Row, DefenseLine)
 

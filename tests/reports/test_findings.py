@@ -12,7 +12,7 @@ from fedaudit.study.manifest import categories_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, claim, line, measured, study, table
-from sample import worth
+from sample_rows import worth
 
 PARTIAL = (claim(4.0, "update", covers=("cluster_centers",)),)
 WHOLE = (claim(8.0, "counts"),)

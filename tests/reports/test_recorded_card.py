@@ -10,7 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import study
-from sample import around, sample
+from sample import sample
+from sample_rows import around
 
 from fedaudit.reports import recorded_card as card
 from fedaudit.reports.comparison import Verdict

@@ -16,7 +16,7 @@ from fedaudit.stats.intervals import clopper_pearson
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, SETTINGS, claim, gallery, line, measured, study, table, trial, trials
-from sample import worth
+from sample_rows import worth
 
 UTILITY = worth(0.9)
 

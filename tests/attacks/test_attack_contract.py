@@ -1,13 +1,12 @@
-"""What every registered attack must do, whatever it is. A new attack adds one row to TINY."""
+"""What every registered attack must do. A new attack adds one row to `contract_rows`."""
 
 import inspect
 import random
-import re
+import sys
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -18,97 +17,27 @@ from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.captures.simulate.simulated_capture import withhold
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import AttackError, KnowledgeError
-from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
-from fedaudit.core.protocols import AttackCategory, ManipulatingAttack, category_of
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.registry import create, describe, lookup, names
-from fedaudit.core.threat_models import check_knowledge, threat_model
+from fedaudit.core.registry import create
+from fedaudit.core.threat_models import threat_model
+
+sys.path.insert(0, str(Path(__file__).parent))
+from contract_rows import (
+    BLIND_TO_NOISE,
+    CLOSED_FORM,
+    MALICIOUS,
+    NETWORK,
+    ONE_IMAGE,
+    PRESETS,
+    SINGLE,
+    TEMPLATES,
+    TINY,
+    UNLABELED,
+    WHOLE_MODEL,
+)
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
-TINY: dict[str, dict[str, Any]] = {
-    "inverting_gradients": {"steps": 12},
-    "gan_inversion": {
-        "candidates": 4,
-        "latent_steps": 4,
-        "stage_steps": 3,
-        "pixel_steps": 3,
-        "rounds": 2,
-    },
-    "map_inversion": {"candidates": 4, "descent_steps": 10, "solve_steps": 0, "search_steps": 10},
-    "liu_2021": {"steps": 10, "rounds": 2},
-    "gias": {"latent_steps": 8, "weight_steps": 2},
-    "ggl": {"generations": 10, "population": 4},
-    "gifd": {"latent_steps": 4, "stages": [2, 3], "stage_steps": 3},
-    "gion": {"steps": 12, "width": 8},
-    "dlg": {"steps": 6, "restarts": 2},
-    "idlg": {"steps": 12},
-    "grad_inversion": {"steps": 12, "restarts": 2},
-    "analytic": {},
-    "r_gap": {},
-    "learned_inversion": {
-        "faces": 24,
-        "epochs": 2,
-        "width": 256,
-        "directions": 8,
-        "hidden": 16,
-        "cache": "off",
-    },
-    "feature_decoder": {
-        "faces": 16,
-        "epochs": 1,
-        "width": 8,
-        "refine_steps": 4,
-        "cache": "off",
-    },
-    "subspace_matching": {"steps": 10, "polish": 2},
-    "spear": {"samples": 600},
-    "imprint": {"bins": 64},
-    "trap_weights": {"rows": 128},
-    "fishing": {"inverter": "inverting_gradients", "settings": {"steps": 12}},
-    "template_inversion": {
-        "limit": 2,
-        "faces": 40,
-        "components": 8,
-        "steps": 10,
-        "cache": "off",
-    },
-}
-NETWORK = {
-    "analytic": "mlp",
-    "r_gap": "plain_cnn",
-    "spear": "mlp",
-    "dlg": "small_cnn",
-    "idlg": "small_cnn",
-}
-"""The network that an attack is tried on, where it is another than `face`."""
-CLOSED_FORM = {
-    "imprint",
-    "trap_weights",
-    "analytic",
-    "spear",
-    "learned_inversion",
-    "feature_decoder",
-    "r_gap",
-    "template_inversion",
-}
-"""Attacks that solve or have learned: no iterations, no history, perhaps nothing random."""
-BLIND_TO_NOISE = {"imprint", "trap_weights", "analytic", "spear", "r_gap", "template_inversion"}
-"""Attacks that take noise for signal, and say that they did not adapt to it."""
-ONE_IMAGE = {"r_gap"}
-"""Attacks on single images: they refuse a batch."""
-WHOLE_MODEL = {"r_gap", "template_inversion"}
-"""Attacks that refuse an update from which a defense withholds the head."""
-TEMPLATES = {"template_inversion"}
-"""Attacks on rows that only some methods share: two of FedGC's, whatever the batch and method."""
-MALICIOUS = {"imprint", "trap_weights", "fishing"}
-"""Attacks that choose what the server sends: captured through their broadcast, model G for D."""
-SINGLE = {"fishing"}
-"""Attacks that search for one image, whatever the batch."""
-UNLABELED = {("imprint", "dpsgd"), ("trap_weights", "dpsgd")}
-"""Attacks that read which label goes with which image from lengths, which a defense changes."""
-PRESETS = ("liu_2021", "gias", "ggl", "gifd", "gion", "dlg", "idlg", "grad_inversion")
-"""Presets of the engine of `inverting_gradients` and `gan_inversion`, which stand for them."""
 Intercept = Callable[..., Capture]
 
 
@@ -174,54 +103,6 @@ def attacked(attack: Any, intercept: Intercept) -> Attacked:
 
 def noise(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def test_every_registered_attack_has_a_row() -> None:
-    assert set(TINY) == set(names("attacks"))
-
-
-def test_is_a_frozen_object_with_documented_settings(name: str, attack: Any) -> None:
-    """A class, or a function that presets one."""
-    kind: Any = lookup("attacks", name)
-    assert is_dataclass(attack)
-    assert not isinstance(attack, type)
-    parameters = inspect.signature(kind).parameters
-    documentation = kind.__doc__ or ""
-    assert describe("attacks", name)
-    assert re.search(r"et al\.[^.]*\d{4}", documentation), "name the paper"
-    for setting, parameter in parameters.items():
-        assert re.search(rf"^ +(\w+, )*{setting}(, \w+)*: ", documentation, re.MULTILINE)
-        assert parameter.kind is parameter.KEYWORD_ONLY
-        assert parameter.default is not parameter.empty
-    with pytest.raises(AttributeError):
-        attack.anything = 1  # type: ignore[attr-defined]
-
-
-def test_declares_what_it_needs_and_reads(name: str, attack: Any) -> None:
-    assert isinstance(attack.needs, frozenset)
-    assert attack.needs <= set(Knowledge)
-    assert Knowledge.MODEL in attack.needs
-    assert Knowledge.LABELS not in attack.needs  # threat models A to H grant them nowhere
-    assert attack.reads
-    assert all(is_dataclass(kind) for kind in attack.reads)
-    with pytest.raises(KnowledgeError, match=name):
-        check_knowledge(name, attack, threat_model("A"))
-    assert (Knowledge.MANIPULATION in attack.needs) == (name in MALICIOUS)
-    assert isinstance(attack, ManipulatingAttack) == (name in MALICIOUS)
-    check_knowledge(name, attack, threat_model("G" if name in MALICIOUS else "D"))
-
-
-def test_declares_its_category(name: str, attack: Any) -> None:
-    category = category_of(attack)
-    assert category is not AttackCategory.OTHER
-    assert (category is AttackCategory.MALICIOUS_SERVER) == (name in MALICIOUS)
-    assert (category is AttackCategory.TEMPLATE) == (name in TEMPLATES)
-
-
-def test_an_attack_that_declares_no_category_counts_as_other() -> None:
-    assert category_of(object()) is AttackCategory.OTHER
-    assert category_of(SimpleNamespace(category="made up")) is AttackCategory.OTHER
-    assert category_of(SimpleNamespace(category="learned inversion")) is AttackCategory.LEARNED
 
 
 def test_takes_an_observation_and_nothing_else(

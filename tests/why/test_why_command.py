@@ -93,7 +93,7 @@ def test_a_study_is_explained_twice_alike_and_goes_on(
     assert (tmp_path / "one" / "why.json").read_bytes() == before
 
 
-@pytest.mark.slow  # the executor has a test of two workers, test_parts of every measurement
+@pytest.mark.slow  # the executor has a test of two workers, and each part one of its measurement
 def test_workers_measure_what_one_process_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from flwr.common import FitIns, FitRes, Parameters, ndarrays_to_parameters
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping
 
 import fedaudit
+from fedaudit.captures.format import stored_message
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.readers.safetensors_file import Header, load
 from fedaudit.core.errors import UsageError

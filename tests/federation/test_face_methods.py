@@ -22,6 +22,7 @@ from fedaudit.federation.privacyface import REMOTE, PrivacyFace
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.solomon_woubie import SolomonWoubie
 from fedaudit.federation.utility import step_cost
+from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.method_heads import Clusters, PullHead, TwoViews, other_view
 from fedaudit.models.zoo import small_cnn

@@ -48,7 +48,7 @@ def fedaudit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., i
     """Run a command line in a folder with a tiny `study.toml`, without a face embedder."""
     (tmp_path / "study.toml").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fedaudit.why.explained_scenario.judge_of", lambda *_: (None, None))
+    monkeypatch.setattr("fedaudit.why.prepare_subject.judge_of", lambda *_: (None, None))
     monkeypatch.setattr("fedaudit.study.session.execute", at_once)
     monkeypatch.setattr(LPIPS, "__call__", lambda _, a, b: torch.zeros(len(a)))
 

@@ -1,4 +1,4 @@
-"""A network of a library, in color: its layers are named and told apart by `fedaudit why`."""
+"""A network of torchvision's blocks, in color: `fedaudit why` tells its layers apart."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from fedaudit.why.parts import Options, explain
 STUDY = """
 name = "why a stock network leaks"
 data = "openpeople"
-size = 64
+size = 32
 utility = false
 [federation]
 clients = 3
@@ -18,13 +18,20 @@ rounds = 1
 held_out = 4
 [[scenario]]
 name = "fresh"
-network = "torchvision:resnet18"
+network = "resnet10:resnet10"
 method = "fedavg"
 batch_size = 1
+batch_norm = "eval"
 threat_model = "D"
-attacks = [{ name = "subspace_matching", steps = 20, polish = 1, mends = 0 }]
+attacks = [{ name = "subspace_matching", steps = 5, polish = 0, mends = 0 }]
 """
-BLOCKS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
+NETWORK = """
+from torchvision.models.resnet import BasicBlock, ResNet
+
+def resnet10(classes):
+    return ResNet(BasicBlock, [1, 1, 1, 1], num_classes=classes)
+"""
+BLOCKS = [f"layer{stage}.0" for stage in (1, 2, 3, 4)]
 
 
 @pytest.mark.slow
@@ -32,23 +39,24 @@ def test_the_blocks_that_give_the_photo_away_are_told_from_those_that_do_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fedaudit.why.prepare_subject.judge_of", lambda *_: (None, None))
+    (tmp_path / "resnet10.py").write_text(NETWORK)
     (tmp_path / "study.toml").write_text(STUDY)
+    monkeypatch.chdir(tmp_path)
     study = load_study(tmp_path / "study.toml")
     found = explain(study, None, tmp_path / "out", Options(parts=("layers",), targets=2))
     assert found.layers is not None
     layers = {layer.name: layer for layer in found.layers.layers}
     assert list(layers) == ["conv1", *BLOCKS, "fc"]
-    assert sum(layer.values for layer in layers.values()) > 11_000_000
+    assert sum(layer.values for layer in layers.values()) > 4_900_000
     assert found.layers.all.ssim.value > 0.1
 
     # Few positions and wide inputs: what the second stage sends shows a photo without any other.
-    # The last stage has a map of 2 × 2 and one row of labels: alone it shows nothing.
+    # The last stage has a map of one place and one row of labels: alone it shows next to nothing.
     alone = {
         name: layer.alone.ssim.value for name, layer in layers.items() if layer.alone is not None
     }
-    second = max(alone["layer2.0"], alone["layer2.1"])
-    assert second > 0.15
-    assert second > 2 * max(alone["layer4.0"], alone["layer4.1"], alone["fc"])
+    assert alone["layer2.0"] > 0.15
+    assert alone["layer2.0"] > 2 * max(alone["layer4.0"], alone["fc"])
 
     lost = {name: layer.lost.value for name, layer in layers.items() if layer.lost is not None}
-    assert max(lost["layer2.0"], lost["layer2.1"]) > lost["layer4.1"] + 0.05
+    assert lost["layer2.0"] > lost["layer4.0"] + 0.05

@@ -28,7 +28,7 @@ class Loop(Grid):
         return None
 
     def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        raise NotImplementedError
+        raise AssertionError("the tap makes no messages of its own")
 
     def get_node_ids(self) -> Iterable[int]:
         return [1, 2, 3]

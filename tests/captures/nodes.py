@@ -45,7 +45,7 @@ class Nodes(Grid):
         return SimpleNamespace(run_id=1)
 
     def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        raise NotImplementedError
+        raise AssertionError("the tap makes no messages of its own")
 
     def get_node_ids(self) -> Iterable[int]:
         return list(range(1, self.count + 1))

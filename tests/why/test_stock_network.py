@@ -51,7 +51,8 @@ def test_the_blocks_that_give_the_photo_away_are_told_from_those_that_do_not(
     assert found.layers.all.ssim.value > 0.1
 
     # Few positions and wide inputs: what the second stage sends shows a photo without any other.
-    # The last stage has a map of one place and one row of labels: alone it shows next to nothing.
+    # In these five steps the last stage, a map of one place, and the head show next to nothing;
+    # a search of 20 steps brings SSIM 0.54 and 0.31 out of them, and 0.85 out of the second stage.
     alone = {
         name: layer.alone.ssim.value for name, layer in layers.items() if layer.alone is not None
     }

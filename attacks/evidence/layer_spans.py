@@ -12,8 +12,10 @@ et al. (NeurIPS 2024, "DAGER") test so which tokens a language model was trained
 (NeurIPS 2024, "SPEAR") take a fully connected layer apart.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,6 +28,8 @@ from fedaudit.attacks.evidence.patch_gram import patch_gram
 
 PANELS = 4
 """Panels of a Gram matrix of rows, computed up to the diagonal: two thirds of the seconds."""
+STACKED = 32
+"""Rows up to which layers of one shape are solved together: there calls cost more than numbers."""
 DECISIVE = 2
 """Equations an unknown pixel from which on spans alone decide the images."""
 
@@ -76,7 +80,8 @@ class LayerSpan:
             uses = [(layer, inputs[: self.epochs * count]) for layer, inputs in uses]
         if self.of_maps:
             return torch.cat([inputs.flatten(1) for _, inputs in uses])[None]
-        rows = torch.cat([rows_of(layer, inputs) for layer, inputs in uses], 1)
+        each = [rows_of(layer, inputs) for layer, inputs in uses]
+        rows = each[0] if len(each) == 1 else torch.cat(each, 1)
         if self.signs:
             rows = F.normalize(rows, dim=1)
         return rows if self.sent is None else rows * self.sent.to(rows)
@@ -96,8 +101,20 @@ class LayerSpan:
         if self.alone:
             cosines = (F.normalize(rows, dim=-1) * self.basis.to(rows)).sum(-1)
             return (1 - cosines.square()).mean()
-        apart: Tensor = _SpanDistance.apply(rows, gram, self.basis, self.weights)[0]  # type: ignore[no-untyped-call]
-        return apart
+        return _distances(rows, gram, self.basis_for(rows), self.weights, 1)[0]
+
+    def basis_for(self, rows: Tensor) -> Tensor:
+        """The directions, in single precision where a slope for `rows` is wanted, too."""
+        sloped = torch.is_grad_enabled() and rows.requires_grad
+        return self._single if sloped and rows.dtype != torch.float64 else self.basis
+
+    # The slope for images has, through ResNet-18, the cosine 1.000000 with that of double precision
+    # everywhere; through MobileFaceNet, whose rows are nearly dependent, 0.99999 at a distance of
+    # 1e-4 and 0.9993 at 1e-5. Distances are off by 3e-8 and 2e-6 (p09, pre-trained; a script,
+    # 2026-12-01): thresholds are compared with exact ones.
+    @cached_property
+    def _single(self) -> Tensor:
+        return self.basis.float()
 
     def distance_of_inputs(self, uses: Sequence[Use], count: int) -> Tensor:
         """The distance of what a batch of `count` images sends to the layer."""
@@ -114,40 +131,41 @@ class LayerSpan:
 
 
 class _SpanDistance(torch.autograd.Function):
-    """1 − tr(B Rᵀ (R Rᵀ)⁻¹ R Bᵀ) / W for directions B, weighed, and rows R.
+    """1 − tr(B Rᵀ (R Rᵀ)⁻¹ R Bᵀ) / W for directions B, weighed, and rows R, of each of some layers.
 
     Its derivative is −2/W · X E with X = (R Rᵀ)⁻¹ R Bᵀ and E = B − Xᵀ R, what the rows leave: two
-    thin products, where differentiating a Cholesky factor costs several times the value; the last
-    of them, which nothing is subtracted from, in single precision, where rows have no more.
-    Restarts that `torch.vmap` runs together are taken one by one.
+    thin products, where differentiating a Cholesky factor costs several times the value. The Gram
+    matrix, which squares what rounding lost, is in double precision; R Bᵀ is in that of B, the
+    other products in that of R. Restarts that `torch.vmap` runs together are taken one by one.
     """
 
     @staticmethod
     def forward(
-        rows: Tensor, gram: Tensor | None, basis: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Distance, and what its derivative needs: the rows in double precision, and X."""
-        wide = rows.detach().double()
-        gram = _lower_gram(wide) if gram is None else gram.clone()
+        rows: Tensor, gram: Tensor | None, basis: Tensor, weights: Tensor, layers: int
+    ) -> tuple[Tensor, Tensor]:
+        """Distances of `layers`, among which groups are shared evenly; X, for their derivative."""
+        usual = torch.promote_types(rows.dtype, torch.float32)
+        narrow = rows.detach().to(usual)
+        gram = _lower_gram(narrow.double()) if gram is None else gram.clone()
         scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)
         gram.diagonal(dim1=1, dim2=2).add_(RIDGE * scale[:, None])
-        products = wide @ basis.mT
         factor, failure = torch.linalg.cholesky_ex(gram)
         if bool(failure.any()):  # rounding: rows that are nearly dependent
             gram.diagonal(dim1=1, dim2=2).add_(1e3 * RIDGE * scale[:, None])
             factor, _ = torch.linalg.cholesky_ex(gram)
+        products = (narrow.to(basis) @ basis.mT).double()
         solution = torch.cholesky_solve(products, factor)
-        total = weights.sum()
-        inside = ((solution * products).sum(1) * weights).sum()
-        return (1 - inside / total).clamp_min(0), wide, solution
+        inside = ((solution * products).sum(1) * weights).view(layers, -1).sum(1)
+        distances = (1 - inside / weights.view(layers, -1).sum(1)).clamp_min(0)
+        return distances, solution.to(usual)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        rows, _, basis, weights = inputs
-        _, wide, solution = output
-        ctx.mark_non_differentiable(wide, solution)
-        ctx.save_for_backward(wide, basis, weights, solution)
-        ctx.dtype = rows.dtype
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        rows, _, basis, weights, layers = inputs
+        _, solution = output
+        ctx.mark_non_differentiable(solution)
+        ctx.save_for_backward(rows, basis, weights, solution)
+        ctx.layers = layers
 
     @staticmethod
     def vmap(
@@ -157,33 +175,37 @@ class _SpanDistance(torch.autograd.Function):
         gram: Tensor | None,
         basis: Tensor,
         weights: Tensor,
+        layers: int,
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         assert in_dims[0] is not None  # spans are the update's, whatever is tried
         each = rows.unbind(in_dims[0])
         own = [None] * len(each) if gram is None else gram.unbind(in_dims[1] or 0)
+        said = (basis, weights, layers)
         parts = [
-            _SpanDistance.apply(one, of_one, basis, weights)  # type: ignore[no-untyped-call]
+            _SpanDistance.apply(one, of_one, *said)  # type: ignore[no-untyped-call]
             for one, of_one in zip(each, own, strict=True)
         ]
-        return tuple(map(torch.stack, zip(*parts, strict=True))), (0, 0, 0)
+        return tuple(map(torch.stack, zip(*parts, strict=True))), (0, 0)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None]:
-        wide, basis, weights, solution = ctx.saved_tensors
-        left = basis - solution.mT @ wide
-        rows = (-2 * slopes[0] / weights.sum()) * weights[:, None] * solution
-        usual = torch.promote_types(ctx.dtype, torch.float32)
-        return (rows.to(usual) @ left.to(usual)).to(ctx.dtype), None, None, None
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None, None]:
+        rows, basis, weights, solution = ctx.saved_tensors
+        narrow = rows.to(solution.dtype)
+        left = torch.baddbmm(basis.to(narrow), solution.mT, narrow, alpha=-1)
+        each = weights.view(ctx.layers, -1)
+        share = (-2 * slopes[0] / each.sum(1))[:, None] * each
+        weighed = share.view_as(weights).to(narrow)[:, None] * solution
+        return (weighed @ left).to(rows.dtype), None, None, None, None
 
 
 def _lower_gram(rows: Tensor) -> Tensor:
     """The lower triangle of R Rᵀ `[g, P, P]`, from rows `[g, P, F]`; above it is not defined.
 
-    By panels of rows, 0.63 of the products: a Cholesky factor reads nothing more.
+    By panels of rows, 0.63 of the products where they are many: a Cholesky factor reads no more.
     """
     count = rows.shape[1]
     gram = rows.new_empty(len(rows), count, count)
-    height = -(-count // PANELS)
+    height = max(-(-count // PANELS), STACKED)
     for first in range(0, count, height):
         end = min(first + height, count)
         torch.bmm(rows[:, first:end], rows[:, :end].mT, out=gram[:, first:end, :end])
@@ -196,9 +218,38 @@ def span_distance(reader: InputReader, spans: Sequence[LayerSpan], images: Tenso
     A linear mean: one of logarithms lets the late layers, which need little to agree, outweigh
     those that hold the pixels.
     """
-    uses = reader.inputs([span.name for span in spans], images)
-    parts = [s.trust * s.distance_of_inputs(uses[s.name], len(images)) for s in spans]
-    return torch.stack(parts).mean()
+    uses, count = reader.inputs([span.name for span in spans], images), len(images)
+    parts, alike = [], defaultdict[tuple[int, ...], list[tuple[LayerSpan, Tensor]]](list)
+    for span in spans:
+        if type(span) is LayerSpan and not span.alone and span.positions * count <= STACKED:
+            rows = span.rows(uses[span.name], count)
+            alike[tuple(rows.shape)].append((span, rows))
+        else:
+            parts.append(span.trust * span.distance_of_inputs(uses[span.name], count))
+    parts.extend(_stacked(several) for several in alike.values())
+    return torch.hstack(parts).mean()
+
+
+def _stacked(several: Sequence[tuple[LayerSpan, Tensor]]) -> Tensor:
+    """Distances by trust of some spans, whose rows `[g, P, F]` are of one shape."""
+    spans, rows = zip(*several, strict=True)
+    if len(spans) == 1:
+        alone: Tensor = spans[0].trust * spans[0].distance(rows[0])
+        return alone
+    bases = [span.basis_for(own) for span, own in several]
+    most = max(basis.shape[1] for basis in bases)
+    basis = torch.cat([F.pad(one, (0, 0, 0, most - one.shape[1])) for one in bases])
+    weights = torch.cat([F.pad(s.weights, (0, most - s.weights.shape[1])) for s in spans])
+    apart = _distances(torch.cat(rows), None, basis, weights, len(spans))
+    return apart * apart.new_tensor([span.trust for span in spans])
+
+
+def _distances(
+    rows: Tensor, gram: Tensor | None, basis: Tensor, weights: Tensor, layers: int
+) -> Tensor:
+    """Of each of some layers, `[layers]`."""
+    apart: Tensor = _SpanDistance.apply(rows, gram, basis, weights, layers)[0]  # type: ignore[no-untyped-call]
+    return apart
 
 
 def decisive(spans: Sequence[LayerSpan], pixels: int, count: int) -> bool:

@@ -1,6 +1,7 @@
 """The distance of spans: its slope is exact, and it is zero for the truth alone."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,43 @@ def test_the_mean_over_layers_is_zero_for_the_truth_alone() -> None:
     _, reader, spans = spans_of("tokens", count=1)
     assert float(span_distance(reader, spans, drawn(1)).detach()) < 1e-4
     assert float(span_distance(reader, spans, drawn(1, seed=2)).detach()) > 0.1
+
+
+def test_layers_of_one_shape_are_solved_together_as_each_by_itself() -> None:
+    """Of unlike certainty and trust, and with unlike numbers of directions."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(2), *(nn.Linear(12, 12) for _ in range(3)))
+    reader = InputReader(model, (3, 3, 4), 2)
+    spans = []
+    for number, directions in enumerate((6, 4, 2)):
+        basis = torch.linalg.qr(torch.randn(1, 12, directions).double()).Q.mT
+        weights = torch.rand(1, directions).double()
+        span = LayerSpan(f"{number + 1}.weight", 3, basis, weights, True, False, 0.0)
+        spans.append(replace(span, trust=1 + 0.5 * number))
+    images = torch.rand(2, 3, 3, 4).requires_grad_()
+    together = span_distance(reader, spans, images)
+    uses = reader.inputs([span.name for span in spans], images)
+    each = [s.trust * s.distance(s.rows(uses[s.name], 2)) for s in spans]
+    alone = torch.stack(each).mean()
+    assert float(together.detach()) == pytest.approx(float(alone.detach()), rel=1e-6)
+    slopes = [torch.autograd.grad(of, images, retain_graph=True)[0] for of in (together, alone)]
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-7)
+
+
+def test_single_precision_is_for_slopes_and_thresholds_see_exact_distances() -> None:
+    """Of rows so nearly dependent that products in single precision are off."""
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(1, 1, 40, generator=generator)
+    rows = common + 1e-3 * torch.randn(1, 6, 40, generator=generator)
+    basis = torch.linalg.qr(rows[0].double().T).Q.mT[None]
+    span = LayerSpan("w", 6, basis, torch.ones(1, 6).double(), True, True, 0.0)
+    moved = rows + 1e-5 * torch.randn(1, 6, 40, generator=generator)
+    exact = span.distance(moved.double())
+    assert float(span.distance(moved)) == float(exact)
+    leaves = [moved.clone().requires_grad_(), moved.double().requires_grad_()]
+    single, double = (torch.autograd.grad(span.distance(leaf), leaf)[0] for leaf in leaves)
+    assert float(span.distance(leaves[0]).detach()) != float(exact)
+    assert (
+        float(nn.functional.cosine_similarity(single.double().flatten(), double.flatten(), 0))
+        > 0.999
+    )

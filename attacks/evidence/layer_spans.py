@@ -15,7 +15,6 @@ et al. (NeurIPS 2024, "DAGER") test so which tokens a language model was trained
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -101,20 +100,7 @@ class LayerSpan:
         if self.alone:
             cosines = (F.normalize(rows, dim=-1) * self.basis.to(rows)).sum(-1)
             return (1 - cosines.square()).mean()
-        return _distances(rows, gram, self.basis_for(rows), self.weights, 1)[0]
-
-    def basis_for(self, rows: Tensor) -> Tensor:
-        """The directions, in single precision where a slope for `rows` is wanted, too."""
-        sloped = torch.is_grad_enabled() and rows.requires_grad
-        return self._single if sloped and rows.dtype != torch.float64 else self.basis
-
-    # The slope for images has, through ResNet-18, the cosine 1.000000 with that of double precision
-    # everywhere; through MobileFaceNet, whose rows are nearly dependent, 0.99999 at a distance of
-    # 1e-4 and 0.9993 at 1e-5. Distances are off by 3e-8 and 2e-6 (p09, pre-trained; a script,
-    # 2026-12-01): thresholds are compared with exact ones.
-    @cached_property
-    def _single(self) -> Tensor:
-        return self.basis.float()
+        return _distances(rows, gram, self.basis, self.weights, 1)[0]
 
     def distance_of_inputs(self, uses: Sequence[Use], count: int) -> Tensor:
         """The distance of what a batch of `count` images sends to the layer."""
@@ -134,9 +120,8 @@ class _SpanDistance(torch.autograd.Function):
     """1 − tr(B Rᵀ (R Rᵀ)⁻¹ R Bᵀ) / W for directions B, weighed, and rows R, of each of some layers.
 
     Its derivative is −2/W · X E with X = (R Rᵀ)⁻¹ R Bᵀ and E = B − Xᵀ R, what the rows leave: two
-    thin products, where differentiating a Cholesky factor costs several times the value. The Gram
-    matrix, which squares what rounding lost, is in double precision; R Bᵀ is in that of B, the
-    other products in that of R. Restarts that `torch.vmap` runs together are taken one by one.
+    thin products, where differentiating a Cholesky factor costs several times the value. Restarts
+    that `torch.vmap` runs together are taken one by one.
     """
 
     @staticmethod
@@ -144,20 +129,19 @@ class _SpanDistance(torch.autograd.Function):
         rows: Tensor, gram: Tensor | None, basis: Tensor, weights: Tensor, layers: int
     ) -> tuple[Tensor, Tensor]:
         """Distances of `layers`, among which groups are shared evenly; X, for their derivative."""
-        usual = torch.promote_types(rows.dtype, torch.float32)
-        narrow = rows.detach().to(usual)
-        gram = _lower_gram(narrow.double()) if gram is None else gram.clone()
+        wide = rows.detach().double()
+        gram = _lower_gram(wide) if gram is None else gram.clone()
         scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)
         gram.diagonal(dim1=1, dim2=2).add_(RIDGE * scale[:, None])
         factor, failure = torch.linalg.cholesky_ex(gram)
         if bool(failure.any()):  # rounding: rows that are nearly dependent
             gram.diagonal(dim1=1, dim2=2).add_(1e3 * RIDGE * scale[:, None])
             factor, _ = torch.linalg.cholesky_ex(gram)
-        products = (narrow.to(basis) @ basis.mT).double()
+        products = wide @ basis.mT
         solution = torch.cholesky_solve(products, factor)
         inside = ((solution * products).sum(1) * weights).view(layers, -1).sum(1)
         distances = (1 - inside / weights.view(layers, -1).sum(1)).clamp_min(0)
-        return distances, solution.to(usual)
+        return distances, solution
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -190,11 +174,16 @@ class _SpanDistance(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None, None]:
         rows, basis, weights, solution = ctx.saved_tensors
-        narrow = rows.to(solution.dtype)
-        left = torch.baddbmm(basis.to(narrow), solution.mT, narrow, alpha=-1)
+        usual = torch.promote_types(rows.dtype, torch.float32)
+        narrow, solution = rows.to(usual), solution.to(usual)
+        # The slope for images has the cosine 1.000000 with that of double precision through
+        # ResNet-18, and through MobileFaceNet, whose rows are nearly dependent, 0.99999 at a
+        # distance of 2e-5 (p09, pre-trained; a script, 2026-12-01). R Bᵀ so, too, lets distances
+        # be off by 2e-6, and L-BFGS stop there: SSIM 0.95 for 0.98.
+        left = torch.baddbmm(basis.to(usual), solution.mT, narrow, alpha=-1)
         each = weights.view(ctx.layers, -1)
         share = (-2 * slopes[0] / each.sum(1))[:, None] * each
-        weighed = share.view_as(weights).to(narrow)[:, None] * solution
+        weighed = share.view_as(weights).to(usual)[:, None] * solution
         return (weighed @ left).to(rows.dtype), None, None, None, None
 
 
@@ -236,9 +225,8 @@ def _stacked(several: Sequence[tuple[LayerSpan, Tensor]]) -> Tensor:
     if len(spans) == 1:
         alone: Tensor = spans[0].trust * spans[0].distance(rows[0])
         return alone
-    bases = [span.basis_for(own) for span, own in several]
-    most = max(basis.shape[1] for basis in bases)
-    basis = torch.cat([F.pad(one, (0, 0, 0, most - one.shape[1])) for one in bases])
+    most = max(span.basis.shape[1] for span in spans)
+    basis = torch.cat([F.pad(s.basis, (0, 0, 0, most - s.basis.shape[1])) for s in spans])
     weights = torch.cat([F.pad(s.weights, (0, most - s.weights.shape[1])) for s in spans])
     apart = _distances(torch.cat(rows), None, basis, weights, len(spans))
     return apart * apart.new_tensor([span.trust for span in spans])

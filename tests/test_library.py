@@ -235,6 +235,12 @@ def good() -> dict[str, Any]:
         ({"unshared": ["3.weight"]}, UsageError, "take it off unshared"),
         ({"unshared": ["3.wait"]}, UsageError, "did you mean '3.weight'"),
         ({"model": nn.Flatten()}, UsageError, "no parameters"),
+        ({"model": nn.Flatten}, UsageError, "a class: give an instance"),
+        ({"model": {}}, UsageError, "dict: give the torch.nn.Module"),
+        ({"update": [torch.zeros(10)]}, UsageError, r"list: it maps .* dict\(zip"),
+        ({"images": torch.zeros(1, *SHAPE)}, UsageError, "Tensor: it is how many"),
+        ({"images": 1.0}, UsageError, "float: it is how many"),
+        ({"labels": [1.5]}, ConfigError, "whole numbers"),
     ],
 )
 def test_bad_arguments_are_refused(wrong: dict[str, Any], kind: type, message: str) -> None:
@@ -251,6 +257,8 @@ def test_bad_arguments_are_refused(wrong: dict[str, Any], kind: type, message: s
         (lambda u: {**u, "3.bias": torch.zeros(11)}, r"is \(11,\), and the model's \(10,\)"),
         (lambda u: {**u, "3.bias": u["3.bias"] * torch.nan}, "not finite"),
         (lambda u: {**u, "3.bias": [0.0] * 10}, "is list, no tensor"),
+        (lambda u: {**u, "3.bias": u["3.bias"].to(torch.int8)}, "is of int8: give the numbers"),
+        (lambda u: {"model": u, "epoch": 3}, r"it is a mapping, .* give update\['model'\]"),
     ],
 )
 def test_an_update_that_does_not_fit_the_model_is_refused(change: Any, message: str) -> None:
@@ -258,6 +266,64 @@ def test_an_update_that_does_not_fit_the_model_is_refused(change: Any, message: 
     arguments["update"] = change(arguments["update"])
     with pytest.raises(UsageError, match=message):
         fedaudit.attack(**arguments)
+
+
+def test_a_buffer_in_the_update_is_told_where_it_belongs() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10))
+    update = gradient(model, torch.rand(2, *SHAPE), torch.tensor([1, 2]))
+    update["1.running_mean"] = torch.zeros(4)
+    with pytest.raises(UsageError, match=r"a buffer, which goes into buffers=\{…\}"):
+        fedaudit.attack(model, update, images=2, image_shape=SHAPE)
+
+
+def test_one_score_an_image_needs_a_loss_of_its_own() -> None:
+    """Cross-entropy of one class is 0 whatever it is: attacks would end at once, with nothing."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+    photo = drawn(model)
+
+    def loss(scores: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(scores[:, 0], labels.to(scores))
+
+    values = torch.autograd.grad(loss(model(photo), torch.tensor([0])), list(model.parameters()))
+    update = dict(zip(dict(model.named_parameters()), values, strict=True))
+    with pytest.raises(UsageError, match=r"one score an image, .* criterion"):
+        fedaudit.attack(model, update, "analytic", image_shape=SHAPE)
+    model.criterion = loss  # type: ignore[assignment]
+    rebuilt = fedaudit.attack(model, update, "analytic", image_shape=SHAPE)
+    torch.testing.assert_close(rebuilt.images, photo, atol=1e-4, rtol=0)
+
+
+def test_scores_that_are_probabilities_are_noticed() -> None:
+    model = nn.Sequential(mlp(), nn.Softmax(1))
+    photo = drawn(model)
+    with pytest.warns(UserWarning, match="scores are probabilities"):
+        fedaudit.attack(model, gradient(model, photo, LABELS), "analytic", image_shape=SHAPE)
+
+
+@pytest.mark.parametrize("end", ["log_softmax", "half", "view", "clamp"])
+def test_what_follows_the_only_linear_layer_does_not_matter(end: str) -> None:
+    """As in PyTorch's own examples, which end in log_softmax."""
+
+    class Ending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 8, 3, stride=2)
+            self.head = nn.Linear(72, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            scores: Tensor = self.head(torch.sigmoid(self.body(images)).flatten(1))
+            if end == "log_softmax":
+                return nn.functional.log_softmax(scores, 1)
+            return {"half": scores / 2, "view": scores.view(-1, 10), "clamp": scores.clamp(-9, 9)}[
+                end
+            ]
+
+    model = Ending()
+    update = gradient(model, drawn(model), LABELS)
+    settings = {"steps": 3, "restarts": 1}
+    for attack in ("inverting_gradients", "idlg", "gion"):
+        rebuilt = fedaudit.attack(model, update, attack, image_shape=SHAPE, settings=settings)
+        assert rebuilt.labels.tolist() == [3]
 
 
 class Random(nn.Module):

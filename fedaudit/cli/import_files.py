@@ -119,7 +119,9 @@ def importing(
     from fedaudit.captures.format.capture_reader import StoredCapture  # noqa: PLC0415 - imports torch
     from fedaudit.captures.record import import_updates as work  # noqa: PLC0415 - imports torch
     from fedaudit.captures.record.recording import recording  # noqa: PLC0415 - imports torch
+    from fedaudit.study.named_code import look_for_code  # noqa: PLC0415 - imports torch
 
+    look_for_code(facts.get("model"))
     if clients and len(clients) != len(files):
         raise ConfigError(
             f"{len(files)} files and {len(clients)} names of clients: give --client once a file, "

@@ -9,12 +9,13 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from fedaudit.core.errors import ConfigError, UnknownNameError
+from fedaudit.core.errors import ConfigError, FedauditError, UnknownNameError, first_line
 from fedaudit.core.requirement import requirement_of_type, show_value
 
 KINDS = ("attacks", "defenses", "methods", "metrics", "data", "networks", "judges")
@@ -86,8 +87,16 @@ def create(kind: str, name: str, settings: Mapping[str, Any]) -> Any:
     factory = check_settings(kind, name, settings)
     try:
         return factory(**settings)
+    except FedauditError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{_noun(kind)} {name!r} refused its settings: {error}") from error
+    except Exception as error:  # a stranger's code may raise anything
+        if ":" not in name:
+            raise
+        raise ConfigError(
+            f"{_noun(kind)} {name!r} raised {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def check_settings(
@@ -172,10 +181,17 @@ def import_object(path: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"cannot import {path!r}: {error}. Write it as package.module:factory, and check that "
-            "the package is installed in this environment."
-        ) from error
+        hint = (
+            "Write it as package.module:factory, and check that the package is installed in this "
+            "environment."
+        )
+        first = module.partition(".")[0]
+        if Path(f"{first}.py").is_file() or Path(first).is_dir():
+            hint = (
+                f"{first!r} lies in this folder, where nothing is imported from unasked: say "
+                "PYTHONPATH=. before the command."
+            )
+        raise ConfigError(f"cannot import {path!r}: {error}. {hint}") from error
 
 
 def describe(kind: str, name: str) -> str:

@@ -1,6 +1,7 @@
 """Attack one model update from Python, as a curious server would."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Buffers, Shared, Update
-from fedaudit.library.update_fit import check_fit, checked_labels, checked_shape
+from fedaudit.library.update_fit import check_fit, check_kinds, checked_labels, checked_shape
 from fedaudit.models import live_module
 from fedaudit.models.build_network import build
 from fedaudit.models.derivatives import check_differentiable, twice_differentiable
@@ -75,7 +76,8 @@ def attack(
         progress: Called with `(step, steps, objective)` now and then.
 
     Returns:
-        Images `[N, C, H, W]` in [0, 1], the labels, the objective reached, and what it cost.
+        Images `[N, C, H, W]` in [0, 1], the labels (−1 where they could not be told), the objective
+        reached, and what it cost.
 
     Raises:
         UnknownNameError: No such attack or setting; names the closest.
@@ -95,6 +97,7 @@ def attack(
         >>> torch.allclose(rebuilt.images, photo, atol=1e-4)
         True
     """
+    check_kinds(model, update, images)
     shape = checked_shape(image_shape)
     if images < 1:
         raise UsageError(f"images = {images}: an update is of one image or more.")
@@ -176,6 +179,13 @@ def _classes(spec: ModelSpec, shape: tuple[int, int, int]) -> int:
     with torch.no_grad():
         images = torch.linspace(0, 1, 2 * shape[0] * shape[1] * shape[2]).view(2, *shape)
         scores = network.eval()(images.to(next(network.parameters()).dtype))
+    if bool((scores >= 0).all()) and torch.allclose(scores.sum(1), torch.ones(2).to(scores)):
+        warnings.warn(
+            "the model's scores are probabilities. Its loss is taken to be cross-entropy of them, "
+            "which takes a softmax once more; where the client's took none, return scores before "
+            "the softmax, or give the model its own criterion(scores, labels).",
+            stacklevel=3,
+        )
     inner = spec.arguments.get("arguments", spec.arguments)
     inner["fingerprint"] = hashlib.sha256(scores.double().numpy().tobytes()).hexdigest()
     return int(scores.shape[1])

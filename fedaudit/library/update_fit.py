@@ -26,6 +26,28 @@ def checked_shape(shape: Sequence[int] | None) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def check_kinds(model: object, update: object, images: object) -> None:
+    """Refuse arguments of another kind, as a mistake in their order makes them.
+
+    Raises:
+        UsageError: Says what each of them is.
+    """
+    if not isinstance(model, nn.Module):
+        what = "a class: give an instance of it"
+        if not isinstance(model, type):
+            what = f"{type(model).__name__}: give the torch.nn.Module that the server sent"
+        raise UsageError(f"the model is {what}.")
+    if not isinstance(update, Mapping):
+        raise UsageError(
+            f"the update is {type(update).__name__}: it maps the model's parameter names to "
+            "tensors, such as dict(zip(dict(model.named_parameters()), gradients))."
+        )
+    if not isinstance(images, int) or isinstance(images, bool):
+        raise UsageError(
+            f"images is {type(images).__name__}: it is how many are behind the update."
+        )
+
+
 def check_fit(
     model: nn.Module,
     update: Mapping[str, Tensor],
@@ -50,14 +72,13 @@ def check_fit(
             few = first_few(own, quote=True)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {few}."
             hint += _prefix_hint(name, own)
+            if name in dict(model.named_buffers()):
+                hint = "that is a buffer, which goes into buffers={…}."
+            if isinstance(update.get(name), Mapping):
+                hint = f"it is a mapping, and the update may lie in it: give update[{name!r}]."
             raise UsageError(f"the model has no parameter {name!r}: {hint}")
-        if name in update and not isinstance(update[name], Tensor):
-            raise UsageError(f"the update's {name!r} is {type(update[name]).__name__}, no tensor.")
-        if name in update and update[name].shape != own[name].shape:
-            raise UsageError(
-                f"the update's {name!r} is {tuple(update[name].shape)}, and the model's "
-                f"{tuple(own[name].shape)}: another number of classes or image size?"
-            )
+        if name in update:
+            _check_tensor(name, update[name], own[name])
     if both := [name for name in unshared if name in update]:
         raise UsageError(f"{both[0]!r} is in the update, so it is shared: take it off unshared.")
     parameters = {n for n, p in model.named_parameters() if p.requires_grad}
@@ -67,9 +88,24 @@ def check_fit(
             f"the update lacks {first_few(missing, quote=True)}. If that stays on the device, say "
             "so: unshared=[…]; if it is frozen, set requires_grad = False on the model."
         )
-    for name, value in update.items():
-        if not bool(value.isfinite().all()):
-            raise UsageError(f"the update's {name!r} holds values that are not finite numbers.")
+
+
+def _check_tensor(name: str, value: object, parameter: Tensor) -> None:
+    """Refuse what is no finite number for each of a parameter's."""
+    if not isinstance(value, Tensor):
+        raise UsageError(f"the update's {name!r} is {type(value).__name__}, no tensor.")
+    if not value.is_floating_point():
+        kind = str(value.dtype).removeprefix("torch.")
+        raise UsageError(
+            f"the update's {name!r} is of {kind}: give the numbers that the server makes of it."
+        )
+    if value.shape != parameter.shape:
+        raise UsageError(
+            f"the update's {name!r} is {tuple(value.shape)}, and the model's "
+            f"{tuple(parameter.shape)}: another number of classes or image size?"
+        )
+    if not bool(value.isfinite().all()):
+        raise UsageError(f"the update's {name!r} holds values that are not finite numbers.")
 
 
 def used_parameters(model: nn.Module, shape: tuple[int, int, int]) -> frozenset[str]:
@@ -101,7 +137,10 @@ def checked_labels(
     """
     if labels is None:
         return None
-    values = torch.as_tensor(labels).detach().long().cpu()
+    values = torch.as_tensor(labels).detach().cpu()
+    if values.is_floating_point() or values.is_complex():
+        raise ConfigError("labels are whole numbers: the class of each image.")
+    values = values.long()
     if values.shape != (images,):
         raise ConfigError(f"labels are {tuple(values.shape)}: needed is one of each of {images}.")
     if values.min() < 0 or values.max() >= classes:

@@ -78,8 +78,8 @@ def find_class_head(model: nn.Module, image_shape: Sequence[int]) -> ClassHead |
 
 def is_class_head(module: nn.Module, width: int) -> bool:
     """Whether a module of rows `[N, width]` is a head and nothing before it."""
-    if find_class_head(module, (width,)) is None:
-        return False
+    if next(module.parameters(), None) is None or find_class_head(module, (width,)) is None:
+        return False  # what has no parameters cannot be one
     rows = _draw(module, (width,))
     with evaluating(module):
         inputs = head_inputs(module, rows)

@@ -82,7 +82,7 @@ def _check(network: nn.Module, image_shape: Sequence[int]) -> bool:
             f"{failing_layer(network, images)} fails: {first_line(error)}. Check image_shape, or "
             "name another --model."
         ) from error
-    _check_scores(scores)
+    _check_scores(network, scores)
     if (layer := random_layer(network, images)) is not None:
         raise UsageError(
             f"the model's layer {layer} gives other numbers for the same image each time, in "
@@ -135,10 +135,16 @@ def _gradient_size(network: nn.Module, image: Tensor, *, twice: bool = False) ->
     return torch.stack([slope.square().sum() for slope in slopes if slope is not None]).sum()
 
 
-def _check_scores(scores: object) -> None:
+def _check_scores(network: nn.Module, scores: object) -> None:
     if not isinstance(scores, Tensor) or scores.dim() != 2 or len(scores) != 2:
         what = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise UsageError(
             f"the model gives {what} for two images; needed are scores [N, classes]. Name a "
             "factory that gives these alone."
+        )
+    if scores.shape[1] == 1 and not callable(getattr(network, "criterion", None)):
+        raise UsageError(
+            "the model gives one score an image, of which cross-entropy is 0 whatever it is, as "
+            "if nothing had been learned. Give it the loss of its training, a method "
+            "criterion(scores, labels)."
         )

@@ -1,6 +1,7 @@
 """`fedaudit import` and `fedaudit inspect`, as a user gives them."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -218,3 +219,15 @@ def test_the_direction_is_right_or_left_open(seed: int, batch: int) -> None:
             assert guess(gradient, state).kind is None
         optimizer.step()
     assert "gradient" in found
+
+
+def test_a_model_in_the_current_folder_is_found(
+    files: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by `fedaudit audit`: the command line names it, and trusts its code."""
+    code = "from fedaudit.models.zoo import convnet\n\ndef make():\n    return convnet(classes=10, image_size=16, width=4)\n"
+    Path("my_convnet.py").write_text(code)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    command = ["import", "weights.pt", "-o", "c", "--broadcast", "global.safetensors"]
+    assert end(cli, [*command, "--model", "my_convnet:make"]) == 0, capsys.readouterr().err
+    sys.modules.pop("my_convnet", None)

@@ -41,6 +41,9 @@ class Noise(nn.Module):
     def forward(self, x):
         return x + torch.randn_like(x)
 
+def raises(num_classes):
+    raise RuntimeError("no weights at /data")
+
 def classless():
     return nn.Linear(3, 4)
 """
@@ -80,6 +83,7 @@ def test_a_study_takes_a_network_by_its_name(here: Path, network: str) -> None:
         ("my_networks:Random", "noisy.*random"),
         ("my_networks:classless", "takes no number of classes"),
         ("my_networks:absent", "cannot import"),
+        ("my_networks:raises", r"'my_networks:raises' raised RuntimeError: no weights at /data"),
         ("torchvision:resnet19", "did you mean resnet18"),
     ],
 )

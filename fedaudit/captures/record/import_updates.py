@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedaudit.captures.format.capture_facts import Facts, Kind
+from fedaudit.captures.format.capture_facts import Facts, Kind, as_dict, merge
 from fedaudit.captures.format.capture_network import model_of, names_of
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.contradictions import (
@@ -32,7 +32,7 @@ from fedaudit.captures.format.readers.limits import Limits
 from fedaudit.captures.format.readers.npz_file import is_numbered
 from fedaudit.captures.format.tensor_names import COUNTER, is_buffer, plain_names
 from fedaudit.captures.format.update_measures import steps_counted
-from fedaudit.captures.record.recording import Recording
+from fedaudit.captures.record.recording import MANIFEST, Recording
 from fedaudit.core import registry
 from fedaudit.core.errors import CaptureError, UsageError
 
@@ -68,26 +68,40 @@ def names_of_model(facts: Facts, *, trusted: str | None = None) -> tuple[str, ..
     """
     if facts.parameter_names:
         return facts.parameter_names
-    if facts.model is None or (
-        facts.model != trusted and facts.model not in registry.names("networks")
-    ):
-        return ()
-    return names_of(model_of(facts, facts.model), facts)
+    return names_of(model_of(facts, facts.model), facts) if may_build(facts, trusted) else ()
 
 
-def import_broadcast(path: Path, record: Recording, names: Sequence[str], round: int) -> None:
-    """Record what the server sent.
+def may_build(facts: Facts, trusted: str | None) -> bool:
+    """Whether the model is known and may run its code; `trusted` as in `names_of_model`."""
+    return facts.model is not None and (
+        facts.model == trusted or facts.model in registry.names("networks")
+    )
+
+
+def facts_with(folder: Path, given: Facts) -> tuple[Facts, frozenset[str]]:
+    """What a capture, if there is one, and its user state together, and the facts that are new.
+
+    Nothing is new where the two contradict each other, which `recording` refuses.
+    """
+    held = StoredCapture(folder).facts if (folder / MANIFEST).exists() else Facts()
+    known, clashes = merge(held, given)
+    if clashes:
+        return known, frozenset()
+    return known, frozenset(as_dict(given).keys() - as_dict(held).keys())
+
+
+def read_broadcast(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """What the server sent, by name.
 
     Raises:
         CaptureError: The file cannot be used.
-        UsageError: The round has another broadcast.
     """
     tensors = read_tensors(path)
     if is_numbered(tensors):
         tensors = bind(path, list(tensors.values()), names)
     for name, tensor in tensors.items():
         check_finite(path, name, tensor)
-    record.broadcast(round, tensors)
+    return tensors
 
 
 def import_update(

@@ -124,7 +124,12 @@ def import_update(
     message = StoredCapture(record.folder).broadcast_message(given.round)
     broadcast = message.tensors()
     size = sum(t.numel() * 8 for t in broadcast.values())
-    limits = Limits(total_bytes=2 * size + (1 << 20), file_bytes=2 * size + (64 << 20))
+    limits = Limits(
+        total_bytes=2 * size + (1 << 20),
+        file_bytes=2 * size + (64 << 20),
+        why=f", which follows from the {size // 8:,} numbers of the broadcast. Is this the update "
+        "of another network?",
+    )
     update = plain_names(_name(path, tuple(names) or tuple(broadcast), limits))
     plain = plain_names(broadcast)
     check_fits(path, update, plain)

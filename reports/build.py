@@ -17,6 +17,7 @@ from fedaudit.reports.exhibits import SEED, exhibits, points
 from fedaudit.reports.exposure import exposures
 from fedaudit.reports.findings import findings
 from fedaudit.reports.headline import headline
+from fedaudit.reports.hopeless_run import hopeless
 from fedaudit.reports.html import render
 from fedaudit.reports.image_words import in_words_of_images
 from fedaudit.reports.kept_pictures import read_pictures, why_absent
@@ -117,7 +118,8 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         table = invalidate(table, settings)
     members, epsilons = memberships(folder, study, stock), shown_lines(folder, study, stock)
     cells = exposures(study, trials, table, source)
-    verdict, place = headline(table, settings, study.audited, checks, _not_run(study, table))
+    why = hopeless(study, trials) if study.recording and not table else ""
+    verdict, place = headline(table, settings, study.audited, checks, _not_run(study, table), why)
     verdict = with_stop(verdict, None if place is None else table[place], stopped)
     lines = defense_lines(study, trials, table)
     thresholds = {name: tops.threshold if tops else None for name, tops in galleries.items()}

@@ -29,6 +29,7 @@ def headline(
     deployed: Collection[str],
     checks: Sequence[Control] = (),
     missing: Sequence[str] = (),
+    unattacked: str = "",
 ) -> Headline:
     """The study's verdict: its worst deployed row, and what the other defenses did there.
 
@@ -42,7 +43,11 @@ def headline(
         checks: The controls, to name those that failed.
         missing: Deployed lines of the study that have no result, in words: what was not run keeps
             the study from being clean.
+        unattacked: Why nothing was attacked, where that is known.
     """
+    if not rows:
+        why = unattacked or "no attack finished"
+        return replace(NOT_TESTED, sentence=f"Re-identification was not tested: {why}."), None
     verdict, place = _verdict(rows, settings, deployed, checks, missing)
     note = verdict.kind != "INVALID" and _claims(row for row in rows if row.role == "deployed")
     return (replace(verdict, sentence=f"{verdict.sentence}{note}") if note else verdict), place

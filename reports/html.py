@@ -120,6 +120,7 @@ def render(
         "not_shown": view.not_shown(cleaned, headline),
         "next_steps": view.next_steps(cleaned),
         "signing": view.signing(cleaned),
+        "controls_held": view.controls_held(cleaned),
         "annex": annex(cleaned),
         "glossary": GLOSSARY,
         "causes": view.causes(cleaned),

@@ -65,6 +65,18 @@ FAULTS: Mapping[str, tuple[Severity, str, str]] = {
     ),
 }
 """Severity, title and remedy of faults in protections, by the name that inspection gives them."""
+IN_USE = "Nothing to do: attacks took what they could of it into account."
+UNTRIED = "No attack finished: what it keeps from one was not tried."
+"""What to do about protections in use, after attacks and without any."""
+EXPOSED: Mapping[str, tuple[Severity, str, str]] = {
+    "buffers in clear": (
+        "low",
+        "Running statistics are sent in the clear",
+        "Keep batch-norm buffers on the devices, or use group norm in place of batch norm.",
+    ),
+}
+"""The same of what is sent beyond what it takes, where nothing claims to protect it: no fault in a
+protection, and none in use either."""
 
 
 def chance_of(gallery: Gallery | None) -> Rate | None:
@@ -213,25 +225,33 @@ def findings_of(
     """Copies, updates that are explained, faults in protections, and protections in use."""
     yield from _copies(study, rows)
     yield from _explanations(study, rows)
+    attacked = any(row.measurement for row in rows)
+    standards: tuple[str, ...]
     for one in protections:
-        name, evidence = one.name, one.evidence
-        fault = FAULTS.get(name) if one.fault else None
-        severity, title, remedy = fault or (
-            "none",
-            f"Seen in the updates: {name}",
-            "Nothing to do: attacks took what they could of it into account.",
-        )
+        if one.fault and one.name in FAULTS:
+            severity, title, remedy = FAULTS[one.name]
+            cause, standards = title, ("NIST SP 800-226",)
+            claim = f"{one.name}: a known way to get a protection wrong."
+        elif one.name in EXPOSED:
+            severity, title, remedy = EXPOSED[one.name]
+            cause, standards = title, ()
+            claim = f"{title}: whoever sees an update sees them, too."
+        else:
+            severity, title = "none", f"Seen in the updates: {one.name}"
+            cause, standards = "Protections seen in the updates", ("MITRE ATLAS AML.M0005",)
+            claim = f"{one.name}: in use."
+            remedy = IN_USE if attacked else UNTRIED
         where = "stated" if one.round is None else f"round {one.round}, {one.clients} update(s)"
         yield Finding(
             id="",
             severity=severity,
             confidence="high" if one.fault else "medium",
-            cause=title if fault else "Protections seen in the updates",
+            cause=cause,
             title=title,
-            claim=f"{name}: {'a known way to get a protection wrong' if fault else 'in use'}.",
-            evidence=evidence,
+            claim=claim,
+            evidence=one.evidence,
             configuration=f"{study.name}, {where}",
             remedy=remedy,
-            standards=("MITRE ATLAS AML.M0005",) if not fault else ("NIST SP 800-226",),
-            fingerprint=_fingerprint(study, name),
+            standards=standards,
+            fingerprint=_fingerprint(study, one.name),
         )

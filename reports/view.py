@@ -202,12 +202,19 @@ def next_steps(results: Results) -> tuple[str, ...]:
     return tuple(steps) or ("Keep this report with the configuration; repeat after every change.",)
 
 
+def controls_held(results: Results) -> str:
+    """How many controls held, of those that were judged, and how many were not."""
+    tests = [c for c in results.controls if c.passed is not None]
+    passes, others = sum(bool(c.passed) for c in tests), len(results.controls) - len(tests)
+    more = f"; {others} {'was' if others == 1 else 'were'} not judged" if others else ""
+    return f"{passes} of {len(tests)} control experiments held{more}"
+
+
 def signing(results: Results) -> tuple[str, ...]:
     """What somebody who signs the report must know of its controls and of who signed before."""
     tests = [c for c in results.controls if c.passed is not None]
-    passes = sum(bool(c.passed) for c in tests)
-    controls = f"{passes} of {len(tests)} control experiments held."
-    if not tests or passes < len(tests):
+    controls = f"{controls_held(results)}."
+    if not tests or not all(c.passed for c in tests):
         controls += " Verdicts that rest on the others are void."
     s = results.sign_off
     if s is None:

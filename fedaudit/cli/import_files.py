@@ -12,7 +12,14 @@ from fedaudit.cli.say import say
 from fedaudit.core.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from fedaudit.captures.format.capture_facts import Keywords, Kind
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from fedaudit.captures.format.capture_facts import Facts, Keywords, Kind
+
+OF_MODEL = frozenset({"model", "arguments", "classes", "image_shape"})
+"""Facts by which the model is built and tried."""
 
 SIGNS: dict[str, Literal[1, -1] | None] = {"auto": None, "1": 1, "+1": 1, "-1": -1}
 
@@ -24,7 +31,13 @@ def _shape(context: click.Context, option: click.Parameter, value: str | None) -
     parts = value.replace("×", "x").split("x")
     if len(parts) != 3 or not all(part.isdecimal() for part in parts):
         raise click.BadParameter("write it as channels, height and width: 3x64x64")
-    return tuple(map(int, parts))
+    first, height, last = map(int, parts)
+    if last in (1, 3) and min(first, height) > 4:
+        raise click.BadParameter(
+            f"{value} has {first} channels and is {last} wide. Channels come first: "
+            f"{last}x{first}x{height}"
+        )
+    return first, height, last
 
 
 def _object(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -116,7 +129,9 @@ def importing(
     Files are taken to be hostile: no code in them runs. A file that cannot be used is named, and
     the others are imported. What is not stated is found out where the numbers show it, and told.
     """
+    from fedaudit.captures.format.capture_facts import check_facts  # noqa: PLC0415 - slow
     from fedaudit.captures.format.capture_reader import StoredCapture  # noqa: PLC0415 - imports torch
+    from fedaudit.captures.format.stated_training import optimizer_note  # noqa: PLC0415 - as above
     from fedaudit.captures.record import import_updates as work  # noqa: PLC0415 - imports torch
     from fedaudit.captures.record.recording import recording  # noqa: PLC0415 - imports torch
     from fedaudit.study.named_code import look_for_code  # noqa: PLC0415 - imports torch
@@ -127,11 +142,17 @@ def importing(
             f"{len(files)} files and {len(clients)} names of clients: give --client once a file, "
             "or leave it out and the files' names are taken."
         )
-    record = recording(output, **facts)
+    known, news = work.facts_with(output, check_facts(facts))
     # Only a model that this command line names may run its code.
-    names = work.names_of_model(StoredCapture(output).facts, trusted=facts.get("model"))
-    if broadcast is not None:
-        work.import_broadcast(broadcast, record, names, number)
+    names = work.names_of_model(known, trusted=facts.get("model"))
+    sent = None if broadcast is None else work.read_broadcast(broadcast, names)
+    if note := optimizer_note(facts.get("optimizer")):
+        _tell(f"note: {note}")
+    if news & OF_MODEL and work.may_build(known, facts.get("model")):
+        _check_model(known, sent, output, number)
+    record = recording(output, **facts)
+    if sent is not None:
+        record.broadcast(number, sent)
     else:
         StoredCapture(output).broadcast_message(number)
     statement = work.Given(
@@ -163,6 +184,23 @@ def importing(
     say(f"{output}: {count} of {len(files)} files imported into round {number}")
     say(f"fedaudit inspect {output} shows what the capture holds and what it lacks", err=True)
     return GATE if errors else OK
+
+
+def _check_model(
+    facts: "Facts", sent: "Mapping[str, Tensor] | None", output: Path, number: int
+) -> None:
+    """Refuse a model that no audit could use, before anything of it is recorded."""
+    from fedaudit.captures.format.capture_network import model_of  # noqa: PLC0415 - imports torch
+    from fedaudit.captures.format.capture_reader import StoredCapture  # noqa: PLC0415 - as above
+    from fedaudit.captures.inspect.model_fit import check_import  # noqa: PLC0415 - as above
+
+    shapes = (
+        StoredCapture(output).broadcast_message(number).shapes()
+        if sent is None
+        else {name: tuple(tensor.shape) for name, tensor in sent.items()}
+    )
+    for note in check_import(shapes, model_of(facts, facts.model), facts):
+        _tell(f"note: {note}")
 
 
 def _tell(sentence: str) -> None:

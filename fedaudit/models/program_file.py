@@ -2,6 +2,7 @@
 
 import os
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,11 +36,25 @@ def read_program(path: Path, extra: dict[str, Any]) -> "nn.Module | ExportedProg
     except UsageError:
         raise
     except Exception as error:  # torch raises whatever its readers raise
+        # What torch says of a state dict ("constants.pkl … corrupted") leads astray.
+        reason = (
+            "torch.save wrote it, and it holds no program" if _is_saved(path) else first_line(error)
+        )
         raise UsageError(
-            f"cannot load {path}: {first_line(error)}. A .pt or .ts file must come from "
+            f"cannot load {path}: {reason}. A .pt or .ts file must come from "
             "torch.jit.save and a .pt2 file from torch.export.save; a bare state dict does not say "
             "what network it belongs to, so name its factory as package.module:factory instead."
         ) from error
+
+
+def _is_saved(path: Path) -> bool:
+    """Whether a file is what `torch.save` writes, such as a state dict."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return "data.pkl" in names and "constants.pkl" not in names
 
 
 def load_script(path: Path, extra: dict[str, Any]) -> nn.Module:

@@ -19,6 +19,7 @@ from fedaudit.study.executors.pool import Executor
 from fedaudit.study.inventory import Inventory, check_jobs, set_aside
 from fedaudit.study.jobs import Job, expand
 from fedaudit.study.manifest import Manifest
+from fedaudit.study.place_of_run import check_place, make_folder
 from fedaudit.study.removal_record import read_removals
 from fedaudit.study.run_folder import (
     CELLS,
@@ -77,12 +78,12 @@ def open_run(
     Raises:
         ConfigError: A key to encrypt evidence for is none, or not the one that the run began with.
         RunFolderError: The folder holds something else.
+        UsageError: It cannot be made there.
         StorageError: The folder cannot be written.
     """
     sealed.check_recipients(study.encrypt_evidence)
     fresh = _is_fresh(path)
-    with storage_errors(path):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path)
     with lease.holding(path) as leases:
         with leases.exclusive(lease.UPKEEP):
             if fresh and not (path / manifests.FILE).exists():
@@ -230,8 +231,10 @@ def preview(path: Path, study: Study, evidence: Evidence | None = None) -> Inven
 
     Raises:
         RunFolderError: The folder holds something else.
+        UsageError: It could not be made there.
     """
     if _is_fresh(path):
+        check_place(path)
         return None
     manifests.check_same(path, manifests.read(path), study, evidence)
     return check_jobs(RunFolder(path), expand(study))

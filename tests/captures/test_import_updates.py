@@ -141,7 +141,9 @@ def test_a_bomb_is_held_to_the_size_of_the_broadcast(
     np.savez("large.npz", **{"head.bias": np.zeros(10_000_000)})  # type: ignore[arg-type]
     command = ["import", "large.npz", "-o", "c", "--broadcast", "global.safetensors"]
     assert end(cli, command) == 2
-    assert "are read" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "are read, which follows from the" in told
+    assert "numbers of the broadcast. Is this the update of another network?" in told
 
 
 def test_inspect_shows_what_is_there_and_what_is_missing(

@@ -203,6 +203,8 @@ def test_a_truncated_file_is_one_clear_error(tmp_path: Path, name: str) -> None:
     [
         ("missing.npz", "no such file"),
         ("folder.npz", "not a regular file"),
+        ("model.ckpt", r"If torch\.save wrote it, rename it to \.pt"),
+        ("model.bin", r"If torch\.save wrote it, rename it to \.pt"),
         ("model.h5", r"ends in '\.h5'.*safetensors"),
         ("update.pkl", "need code to be run"),
         ("noend", "ends in 'nothing'"),
@@ -210,7 +212,7 @@ def test_a_truncated_file_is_one_clear_error(tmp_path: Path, name: str) -> None:
 )
 def test_what_is_not_read_says_why(tmp_path: Path, name: str, match: str) -> None:
     (tmp_path / "folder.npz").mkdir()
-    for other in ("model.h5", "update.pkl", "noend"):
+    for other in ("model.ckpt", "model.bin", "model.h5", "update.pkl", "noend"):
         (tmp_path / other).write_bytes(b"x")
     with pytest.raises(CaptureError, match=match):
         read_tensors(tmp_path / name)

@@ -132,8 +132,10 @@ def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no model file"):
         from_file(path=str(path), image_shape=SHAPE)
     torch.save(small().state_dict(), path)
-    with pytest.raises(UsageError, match="bare state dict"):
+    with pytest.raises(UsageError, match="bare state dict") as told:
         from_file(path=str(path), image_shape=SHAPE)
+    assert "torch.save wrote it, and it holds no program" in str(told.value)
+    assert "constants.pkl" not in str(told.value)
     scripted(small(), path)
     with pytest.raises(UsageError, match="state image_shape"):
         from_file(path=str(path))

@@ -1,3 +1,4 @@
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from fedaudit.reports import run_contents
 from fedaudit.reports.build import summarize
 from fedaudit.reports.ceilings import ceilings
 from fedaudit.reports.controls import any_failed, controls
+from fedaudit.reports.html import render
 from fedaudit.reports.results import Control, Results
 from fedaudit.reports.rows import invalidate
 from fedaudit.reports.trials import Trials
@@ -21,6 +23,7 @@ from fedaudit.study.run_folder import RunFolder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, SETTINGS, gallery, line, noise, study, table, trial, trials
+from sample import sample
 
 
 def _controls(asked: Study, made: Trials, known: Gallery | None = None) -> dict[str, Control]:
@@ -53,6 +56,16 @@ def test_all_controls_hold() -> None:
     assert "0 of 8 people (95 % interval" in found["noise"].outcome
     assert "+0.30 over prior-only" in found["positive"].outcome
     assert "7,800 impostor pairs of 40 people" in found["FMR"].outcome
+
+
+def test_a_page_counts_the_controls_in_one_way() -> None:
+    """Of three, one held, one did not, and one was not run."""
+    first = sample().controls[0]
+    checks = tuple(replace(first, passed=passed) for passed in (True, False, None))
+    page = render(replace(sample(), controls=checks), None, "none")
+    counts = re.findall(r"(\d+ of \d+) control experiments held; (\d+) was not judged", page)
+    assert counts == [("1 of 2", "1")] * 2
+    assert page.count("control experiments held") == 2
 
 
 @pytest.mark.parametrize("gain", [0.0, -0.1])

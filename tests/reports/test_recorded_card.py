@@ -13,6 +13,7 @@ from made_up import study
 from sample import sample
 from sample_rows import around
 
+from fedaudit.core.recorded_run import Protection
 from fedaudit.reports import recorded_card as card
 from fedaudit.reports.comparison import Verdict
 from fedaudit.reports.html import render
@@ -89,3 +90,26 @@ def test_a_share_above_all_controls_is_a_finding_unless_something_graver_is() ->
     (row,) = recorded_run(BEYOND).rows
     leak = replace(row, verdict=Verdict("LEAK DEMONSTRATED", "", "high"))
     assert list(findings_of(study(), (), (leak,))) == []
+
+
+def test_buffers_in_clear_are_an_exposure_and_not_a_protection() -> None:
+    seen = Protection("buffers in clear", False, "sent as they are", 1, 1)
+    (found,) = findings_of(study(), (seen,))
+    words = f"{found.title} {found.claim} {found.cause} {found.remedy}"
+    assert found.title == "Running statistics are sent in the clear"
+    assert found.severity == "low"
+    assert "in use" not in words
+    assert "attacks took" not in words
+    assert "group norm" in found.remedy
+    assert found.standards == ()
+    (fault,) = findings_of(study(), (replace(seen, fault=True),))
+    assert "outside the protection" in fault.title
+
+
+def test_attacks_took_a_protection_into_account_only_where_one_finished() -> None:
+    seen = Protection("clipping", False, "one norm", 1, 4, 1.0)
+    (row,) = recorded_run(LIKE).rows
+    (tried,) = findings_of(study(), (seen,), (row,))
+    (untried,) = findings_of(study(), (seen,), (replace(row, measurement=None),))
+    assert "attacks took" in tried.remedy
+    assert untried.remedy == "No attack finished: what it keeps from one was not tried."

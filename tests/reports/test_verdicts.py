@@ -240,7 +240,8 @@ def test_one_inconclusive_line_leaves_the_study_open() -> None:
 
 
 def test_headlines_of_nothing_and_of_failed_controls() -> None:
-    assert _headline(()) == NOT_TESTED
+    nothing = "Re-identification was not tested: no attack finished."
+    assert _headline(()) == replace(NOT_TESTED, sentence=nothing)
     (row,) = table(study(), line(8))
     invalid = replace(row, verdict=_judge(8, 8, valid=False))
     assert _headline((row, invalid)).kind == "INVALID"

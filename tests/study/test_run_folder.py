@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedaudit.core.claims import Claim, Gap, Spending
-from fedaudit.core.errors import ConfigError, RunFolderError, StorageError
+from fedaudit.core.errors import ConfigError, RunFolderError, StorageError, UsageError
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.trial import Cell, ImageScore, Trial
 from fedaudit.files.atomic import MARK, append_line, write_atomically
@@ -322,6 +322,25 @@ def test_refused_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: i
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(StorageError):
         opened(tmp_path / "run")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a kernel that shows /proc")
+def test_a_place_where_nothing_can_be_made_is_refused_and_foretold() -> None:
+    path = Path("/proc/fedaudit-run/a")
+    with pytest.raises(UsageError, match=r"cannot make the run folder .* another --output"):
+        opened(path)
+    with pytest.raises(UsageError, match=r"cannot make the run folder .* another --output"):
+        session.preview(path, STUDY)
+
+
+def test_a_preview_makes_nothing(tmp_path: Path) -> None:
+    assert session.preview(tmp_path / "a" / "b", STUDY) is None
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="is a file"):
+        session.preview(tmp_path / "file", STUDY)
+    with pytest.raises((RunFolderError, UsageError), match="another --output"):
+        session.preview(tmp_path / "file" / "run", STUDY)
 
 
 def test_other_errors_are_not_the_disks_fault(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def notes(run: RecordedRun, inspection: Inspection) -> list[str]:
     remarks = []
     if run.assumed:
         remarks.append(f"assumed, as nothing else was stated: {', '.join(run.assumed)}")
+    remarks += [f"unusual: {anomaly}" for anomaly in run.anomalies]
     remarks += [f"found out, but not stated: {printable(text)}" for text in inspection.found_out]
     for one in inspection.protections:
         remarks.append(f"{'FAULT, ' if one.fault else ''}{one.name}: {printable(one.evidence)}")

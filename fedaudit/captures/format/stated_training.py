@@ -8,11 +8,13 @@ which range images are taken to be, which every attack must presume.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.captures.format.message_header import Message
 from fedaudit.core.errors import UsageError
 from fedaudit.core.observation import LocalTraining
+from fedaudit.core.printable import printable
 from fedaudit.core.training import Augmentation
 
 MOST = 1_000_000
@@ -26,6 +28,13 @@ _KINDS: Mapping[Augmentation, tuple[str, ...]] = {
     "jitter": ("jitter", "color", "brightness", "contrast", "gray", "blur"),
 }
 """Words by which frameworks name the kinds of augmentation, lower case."""
+
+_REPLAYED = ("sgd", "adam", "adamw")
+_OPTIMIZERS = (
+    *("adadelta", "adafactor", "adagrad", "adamax", "asgd", "lamb", "lars", "lbfgs", "lion"),
+    *("muon", "nadam", "radam", "rmsprop", "rprop", "sam", "sparseadam", "yogi"),
+)
+"""Of torch and of papers: known by name, and not replayed."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,23 @@ def local_training(facts: Facts, message: Message) -> Training:
         augmentation=augmentation,
     )
     return Training(settings, images, (), (*assumptions, *always))
+
+
+def optimizer_note(name: str | None) -> str:
+    """What to say of the optimizer that is stated; "" of one that is replayed.
+
+    Any text may be stated: somebody may have written an optimizer of their own.
+
+    Example:
+        >>> optimizer_note("sdg")
+        "optimizer = 'sdg' is not known: did you mean 'sgd'? Attacks replay sgd, adam and adamw"
+    """
+    if name is None or name.lower() in _REPLAYED:
+        return ""
+    close = get_close_matches(name.lower(), (*_REPLAYED, *_OPTIMIZERS), n=1, cutoff=0.5)
+    known, hint = name.lower() in _OPTIMIZERS, f"did you mean {close[0]!r}? " if close else ""
+    text = "is not replayed. " if known else f"is not known: {hint}"
+    return f"optimizer = {printable(name)!r} {text}Attacks replay sgd, adam and adamw"
 
 
 def augmentation_in(words: str) -> tuple[Augmentation, ...]:

@@ -126,7 +126,7 @@ def measure(
             if is_buffer(name, buffers):
                 sent_buffers[name] = change.layer().norm
                 if f".{name}".endswith(COUNTER) and tensor.numel() == 1:
-                    counters.append(_steps_counted(tensor, before, 0 if weights else sign))
+                    counters.append(steps_counted(tensor, before, 0 if weights else sign))
                 if name.endswith("running_var") and tensor.is_floating_point():
                     variance = tensor if weights else _moved(before, sign * tensor, kind)
                     if variance is not None and bool((variance < 0).any()):
@@ -176,7 +176,7 @@ def _moved(before: Tensor | None, change: Tensor, kind: Kind | None) -> Tensor |
     return before.double() + change.double() if kind == "delta" and before is not None else None
 
 
-def _steps_counted(counter: Tensor, before: Tensor | None, sign: int) -> float:
+def steps_counted(counter: Tensor, before: Tensor | None, sign: int) -> float:
     """By how many steps a counter moved; it is a change of that sign, or with 0 the counter.
 
     A server that averages counters sends fractions; clients cut them to whole numbers and count on.

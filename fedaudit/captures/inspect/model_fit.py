@@ -3,8 +3,10 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
+from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.captures.format.capture_network import (
     advice_on_classes,
     check_size,
@@ -22,9 +24,11 @@ from fedaudit.captures.format.tensor_names import (
 )
 from fedaudit.captures.inspect.model_mismatch import find_mismatch
 from fedaudit.captures.inspect.name_matching import Shapes
+from fedaudit.core import registry
 from fedaudit.core.errors import CaptureError, UsageError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.printable import first_few, printable
+from fedaudit.models import library_networks
 from fedaudit.models.build_network import build
 from fedaudit.models.derivatives import check_differentiable
 
@@ -54,13 +58,49 @@ def fit(
         UsageError: The model does not fit, with the first wrong name, the likely cause and what to
             do; or attacks cannot work through it.
     """
-    rules = parse_rules(asked)
     broadcast = _first_broadcast(stored, rounds)
     if broadcast is None:
-        return Fit(rules or Renaming())
-    check_size(spec, stored.facts, broadcast.values())
+        return Fit(parse_rules(asked) or Renaming())
+    return fit_shapes(broadcast, spec, stored.facts, asked)
+
+
+def check_import(broadcast: Shapes, spec: ModelSpec, facts: Facts) -> tuple[str, ...]:
+    """Compare a model that is stated at import with what the server sent.
+
+    Returns:
+        What to say, a sentence each: that the audit takes --rename, what is still to be stated,
+        and what an audit would note.
+
+    Raises:
+        UsageError: No audit could use this model, as `fit`.
+    """
+    try:
+        return fit_shapes(broadcast, spec, facts, ()).notes
+    except UsageError as error:
+        if _is_open(spec, facts):
+            return (str(error),)
+        try:  # a wrapper's names are no fault of the model
+            fit_shapes(broadcast, spec, facts, ("auto",))
+        except UsageError:
+            raise UsageError(
+                f"{error} Nothing was recorded; without --model and what belongs to it, it would "
+                "be, and the audit can name a model."
+            ) from error
+        return (str(error),)
+
+
+def _is_open(spec: ModelSpec, facts: Facts) -> bool:
+    """Whether facts by which the network is built may be stated later."""
+    built = spec.factory in registry.names("networks") or spec.factory == library_networks.FACTORY
+    return built and None in {facts.classes, facts.image_shape}
+
+
+def fit_shapes(broadcast: Shapes, spec: ModelSpec, facts: Facts, asked: Sequence[str]) -> Fit:
+    """As `fit`, of the shapes of a broadcast, by the names under which it was sent."""
+    rules = parse_rules(asked)
+    check_size(spec, facts, broadcast.values())
     if is_numbered(broadcast):
-        broadcast = name_tensors(broadcast, names_of(spec, stored.facts))
+        broadcast = name_tensors(broadcast, names_of(spec, facts))
     broadcast = {
         n: s for n, s in name_tensors(broadcast, ()).items() if not f".{n}".endswith(COUNTER)
     }
@@ -68,7 +108,7 @@ def fit(
     shapes = _shapes(network)
 
     def advise(classes: int) -> str:
-        return advice_on_classes(spec, stored.facts, classes)
+        return advice_on_classes(spec, facts, classes)
 
     if rules is None:
         mismatch = find_mismatch(broadcast, shapes, advise)
@@ -79,13 +119,29 @@ def fit(
     if (wrong := find_mismatch(shapes_by_name, shapes, advise)) is not None:
         raise UsageError(f"the model does not fit what the server sent: {wrong}")
     notes = [*_describe_renaming(broadcast, rules), *_beyond(shapes_by_name, network)]
-    shape = image_shape(stored.facts, spec)
-    if shape is not None and not check_differentiable(network, shape):
-        notes.append(
-            "second derivatives of the model are not those of its gradient: an operation of its "
-            "own has none, so that searches may fail for this reason alone"
-        )
+    shape = image_shape(facts, spec)
+    if shape is not None:
+        if not check_differentiable(network, shape):
+            notes.append(
+                "second derivatives of the model are not those of its gradient: an operation of "
+                "its own has none, so that searches may fail for this reason alone"
+            )
+        _check_classes(network, shape, facts)
     return Fit(rules, tuple(notes))
+
+
+def _check_classes(network: nn.Module, shape: Sequence[int], facts: Facts) -> None:
+    """Refuse a stated number of classes that the model, which takes such images, does not give."""
+    parameter = next(network.parameters())
+    network.eval()
+    with torch.no_grad():
+        count = network(torch.zeros(1, *shape, dtype=parameter.dtype)).shape[1]
+    network.train()
+    if facts.classes is not None and facts.classes != count:
+        raise UsageError(
+            f"classes = {facts.classes:,} is stated, and the model gives {count:,} scores: correct "
+            f"it to {count:,}, or name the model that was trained."
+        )
 
 
 def _first_broadcast(capture: StoredCapture, rounds: Collection[int]) -> Shapes | None:

@@ -1,5 +1,6 @@
 """Look at the messages of a round: at the measures in their headers, or at their tensors."""
 
+import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,12 +11,16 @@ from torch import Tensor
 
 from fedaudit.captures.format.capture_paths import broadcast_file
 from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.format.contradictions import against, counted_back, like_weights
 from fedaudit.captures.format.identical_messages import identical_groups
 from fedaudit.captures.format.kept_measures import Kept, disagreement, kept_in
 from fedaudit.captures.format.stored_message import StoredMessage
 from fedaudit.captures.format.tensor_names import name_tensors
 from fedaudit.captures.format.update_measures import Measures, measure
 from fedaudit.core.errors import CaptureError, UsageError
+
+ALIKE = 3.0
+"""Ratio of norms within which a change is compared with the weights that the server sent."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,9 @@ def look_at_round(capture: StoredCapture, number: int, *, workers: int, verify: 
     for *_, error in results:
         if error:
             capture.report(error)
-    looks = tuple(_look(number, group, *by_path[group[0].path][:2]) for group in groups)
+    looks = tuple(
+        _look(capture, group, *by_path[group[0].path][:2], broadcast[0]) for group in groups
+    )
     return RoundLook(
         records, broadcast[0], looks, (*anomalies, *(a for look in looks for a in look.anomalies))
     )
@@ -163,10 +170,14 @@ def _examine(
 
 
 def _look(
-    number: int, group: tuple[StoredMessage, ...], measures: Measures | None, from_header: bool
+    capture: StoredCapture,
+    group: tuple[StoredMessage, ...],
+    measures: Measures | None,
+    from_header: bool,
+    broadcast: Mapping[str, Tensor] | None,
 ) -> Look:
     """What is unusual about a message by itself."""
-    client = group[0].message.client or ""
+    number, client = group[0].message.round, group[0].message.client or ""
     if measures is None:
         return Look(group, None, False, ())
     words = [f"{name!r}: {reason}" for name, reason in measures.unfit[:3]]
@@ -174,4 +185,31 @@ def _look(
     words += [f"the running variance {n!r} is negative" for n in measures.negative_variances[:3]]
     if measures.layers and measures.norm == 0:
         words.append("it changes nothing: the client did not train")
-    return Look(group, measures, from_header, tuple(Anomaly(number, client, w) for w in words))
+    words.append(counted_back(measures.counters))
+    words.append(_like_weights(capture, group[0], measures, broadcast))
+    anomalies = tuple(Anomaly(number, client, text) for text in words if text)
+    return Look(group, measures, from_header, anomalies)
+
+
+def _like_weights(
+    capture: StoredCapture,
+    record: StoredMessage,
+    measures: Measures,
+    broadcast: Mapping[str, Tensor] | None,
+) -> str:
+    """That a message that is stated as a change holds weights; "" where it does not.
+
+    Only one that is about as large as the weights is read for it.
+    """
+    kind = record.message.kind
+    if broadcast is None or kind in {None, "weights"} or measures.norm == 0:
+        return ""
+    known = [t for n, t in broadcast.items() if n in measures.layers and t.is_floating_point()]
+    size = math.sqrt(sum(float(t.double().norm()) ** 2 for t in known))
+    if not size / ALIKE < measures.norm < size * ALIKE:
+        return ""
+    try:
+        sent = name_tensors(record.tensors(), capture.facts.parameter_names or ())
+    except CaptureError:  # it was reported where it was measured, or its measures were kept
+        return ""
+    return like_weights(kind, *against({n: sent[n] for n in measures.layers}, broadcast))

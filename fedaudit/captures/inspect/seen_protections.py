@@ -265,9 +265,10 @@ def _buffers(
     is_private = bool(facts.dp or facts.protections or {"noise", "clipping"} & seen.keys())
     if not clear or COUNTED in seen:
         return ()
+    way = "moved" if all(c >= 0 for m in clear for c in m.counters) else "went backwards"
     evidence = (
         f"{len(clear)} of {len(usable)} updates come with {len(clear[0].buffers)} batch-norm "
-        "buffers, whose counters moved by whole steps: running statistics of the client's images "
+        f"buffers, whose counters {way} by whole steps: running statistics of the client's images "
         "are sent as they are"
     )
     if is_private:

@@ -16,21 +16,27 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedaudit.captures.format.capture_facts import Facts, Kind
+from fedaudit.captures.format.capture_facts import Facts, Kind, as_dict, merge
 from fedaudit.captures.format.capture_network import model_of, names_of
 from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.format.contradictions import (
+    NEAR,
+    against,
+    counted_back,
+    like_weights,
+    near_text,
+)
 from fedaudit.captures.format.message_tensors import check_finite, check_fits
 from fedaudit.captures.format.readers.formats import bind, read_tensors
 from fedaudit.captures.format.readers.limits import Limits
 from fedaudit.captures.format.readers.npz_file import is_numbered
 from fedaudit.captures.format.tensor_names import COUNTER, is_buffer, plain_names
-from fedaudit.captures.record.recording import Recording
+from fedaudit.captures.format.update_measures import steps_counted
+from fedaudit.captures.record.recording import MANIFEST, Recording
 from fedaudit.core import registry
 from fedaudit.core.errors import CaptureError, UsageError
 
 Tell = Callable[[str], None]
-NEAR = 0.9
-"""Cosine to the broadcast above which tensors are weights; those of an update are near 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,26 +68,40 @@ def names_of_model(facts: Facts, *, trusted: str | None = None) -> tuple[str, ..
     """
     if facts.parameter_names:
         return facts.parameter_names
-    if facts.model is None or (
-        facts.model != trusted and facts.model not in registry.names("networks")
-    ):
-        return ()
-    return names_of(model_of(facts, facts.model), facts)
+    return names_of(model_of(facts, facts.model), facts) if may_build(facts, trusted) else ()
 
 
-def import_broadcast(path: Path, record: Recording, names: Sequence[str], round: int) -> None:
-    """Record what the server sent.
+def may_build(facts: Facts, trusted: str | None) -> bool:
+    """Whether the model is known and may run its code; `trusted` as in `names_of_model`."""
+    return facts.model is not None and (
+        facts.model == trusted or facts.model in registry.names("networks")
+    )
+
+
+def facts_with(folder: Path, given: Facts) -> tuple[Facts, frozenset[str]]:
+    """What a capture, if there is one, and its user state together, and the facts that are new.
+
+    Nothing is new where the two contradict each other, which `recording` refuses.
+    """
+    held = StoredCapture(folder).facts if (folder / MANIFEST).exists() else Facts()
+    known, clashes = merge(held, given)
+    if clashes:
+        return known, frozenset()
+    return known, frozenset(as_dict(given).keys() - as_dict(held).keys())
+
+
+def read_broadcast(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """What the server sent, by name.
 
     Raises:
         CaptureError: The file cannot be used.
-        UsageError: The round has another broadcast.
     """
     tensors = read_tensors(path)
     if is_numbered(tensors):
         tensors = bind(path, list(tensors.values()), names)
     for name, tensor in tensors.items():
         check_finite(path, name, tensor)
-    record.broadcast(round, tensors)
+    return tensors
 
 
 def import_update(
@@ -104,7 +124,12 @@ def import_update(
     message = StoredCapture(record.folder).broadcast_message(given.round)
     broadcast = message.tensors()
     size = sum(t.numel() * 8 for t in broadcast.values())
-    limits = Limits(total_bytes=2 * size + (1 << 20), file_bytes=2 * size + (64 << 20))
+    limits = Limits(
+        total_bytes=2 * size + (1 << 20),
+        file_bytes=2 * size + (64 << 20),
+        why=f", which follows from the {size // 8:,} numbers of the broadcast. Is this the update "
+        "of another network?",
+    )
     update = plain_names(_name(path, tuple(names) or tuple(broadcast), limits))
     plain = plain_names(broadcast)
     check_fits(path, update, plain)
@@ -116,6 +141,13 @@ def import_update(
             key=missing[0],
         )
     kind, sign = _settle(path, update, plain, given, tell)
+    counters = [
+        steps_counted(tensor, plain.get(name), 0 if kind == "weights" else sign)
+        for name, tensor in update.items()
+        if f".{name}".endswith(COUNTER) and tensor.numel() == 1
+    ]
+    if wrong := counted_back(counters):
+        tell(f"{path}: {wrong}")
     # Under the names of the broadcast, which may carry a wrapper's prefix.
     own = dict(zip(plain, broadcast, strict=True))
     record.update(
@@ -184,12 +216,12 @@ def guess(
         broadcast: What the server sent, by the same names.
         kind: What it is, if that is stated; only the sign is looked for then.
     """
-    cosine, ratio = _against(sent, broadcast)
-    near = f"cosine to the broadcast {cosine:.4f}, difference {ratio:.2g} of its norm"
+    cosine, ratio = against(sent, broadcast)
+    near = near_text(cosine, ratio)
+    if kind is not None and (wrong := like_weights(kind, cosine, ratio)):
+        return Guess(kind, None, (wrong,))
     if cosine > NEAR:
-        if kind in {None, "weights"}:
-            return Guess("weights", 1, (f"weights: {near}",))
-        return Guess(kind, None, (f"stated as {kind}, but it looks like weights: {near}",))
+        return Guess("weights", 1, (f"weights: {near}",))
     if kind == "weights":
         return Guess(kind, 1, (f"stated as weights, but it does not look like them: {near}",))
     uphill, evidence = _uphill(sent)
@@ -208,21 +240,6 @@ def guess(
         notes.append(f"taken as a {kind}; {other} differs from it only by the learning rate")
         return Guess(kind, 1, tuple(notes))
     return Guess(kind, 1 if uphill == (kind == "gradient") else -1, tuple(notes))
-
-
-def _against(update: Mapping[str, Tensor], broadcast: Mapping[str, Tensor]) -> tuple[float, float]:
-    """Cosine to the broadcast, and the norm of the difference over the broadcast's norm."""
-    dot = ours = theirs = apart = 0.0
-    for name, tensor in update.items():
-        if is_buffer(name) or not tensor.is_floating_point():
-            continue
-        a, b = tensor.double().flatten(), broadcast[name].double().flatten()
-        dot += float(a @ b)
-        ours += float(a @ a)
-        theirs += float(b @ b)
-        apart += float((a - b) @ (a - b))
-    scale = (ours * theirs) ** 0.5
-    return (dot / scale if scale else 0.0), (apart / theirs) ** 0.5 if theirs else float("inf")
 
 
 def _uphill(update: Mapping[str, Tensor]) -> tuple[bool | None, str]:

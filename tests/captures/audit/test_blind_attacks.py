@@ -16,6 +16,7 @@ from fedaudit.core.observation import Observation
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.scenario import Choice
 from fedaudit.core.shared import Update
+from fedaudit.reports.build import results_of
 from fedaudit.reports.effort import effort
 from fedaudit.reports.interim_analysis import reason_to_stop
 from fedaudit.reports.positive_control import lacks_power, succeeds
@@ -54,6 +55,9 @@ def test_nothing_is_attacked_where_no_attack_rebuilds_a_known_face(
     said = "stopped: no attack rebuilds a known face" in capsys.readouterr().err
     assert said is not bool(also)
     assert code == 3
+    sentence = results_of(tmp_path / "run").headline.sentence
+    assert ("not tested: no attack rebuilds a known face" in sentence) is not bool(also)
+    assert "gallery photo" not in sentence
     if not also:  # whoever wants it all the same goes on in that folder
         run_study(study, tmp_path / "run", options)
         assert list((tmp_path / "run" / "cells").glob("*--audit--*.json"))

@@ -62,10 +62,15 @@ def format_of(path: Path) -> Format:
     """
     match = FORMATS.get(path.suffix.lower())
     if match is None:
+        rename = (
+            "If torch.save wrote it, rename it to .pt. "
+            if path.suffix.lower() in {".ckpt", ".bin"}
+            else ""
+        )
         raise CaptureError(
             path,
             f"its name ends in {path.suffix or 'nothing'!r}; what is read: {', '.join(FORMATS)}. "
-            "Anything else may need code to be run: convert it where you trust it, with "
+            f"{rename}Anything else may need code to be run: convert it where you trust it, with "
             "safetensors.torch.save_file(state_dict, …)",
         )
     return match

@@ -22,6 +22,7 @@ class Limits:
             below `small` bytes, whose contents are cheap, are not held to it.
         small: Bytes of contents that no ratio makes dangerous.
         seconds: In which a file must be read, and more for large ones.
+        why: Where the limits of bytes come from, as the end of a sentence about them.
     """
 
     file_bytes: int = 16 << 30
@@ -32,6 +33,11 @@ class Limits:
     ratio: float = 100.0
     small: int = 64 << 20
     seconds: float = 30.0
+    why: str = ""
+
+    def at_most(self, count: int) -> str:
+        """The limit that a file goes beyond, as the end of a sentence."""
+        return f"at most {count:,} are read{self.why}"
 
 
 def check_file(path: Path, limits: Limits) -> int:
@@ -48,9 +54,7 @@ def check_file(path: Path, limits: Limits) -> int:
     except (OSError, ValueError) as error:  # a name with a null byte, a folder without permission
         raise CaptureError(path, f"it cannot be read ({error})") from error
     if size > limits.file_bytes:
-        raise CaptureError(
-            path, f"it has {size:,} bytes, and at most {limits.file_bytes:,} are read"
-        )
+        raise CaptureError(path, f"it has {size:,} bytes, and {limits.at_most(limits.file_bytes)}")
     if size == 0:
         raise CaptureError(path, "it is empty")
     return size
@@ -96,7 +100,7 @@ def check_shape(path: Path, name: str, shape: Sequence[int], width: int, limits:
         raise CaptureError(
             path,
             f"it declares the shape {text}, more than the {limits.total_bytes:,} bytes that are "
-            "read",
+            f"read{limits.why}",
             key=name,
         )
     return size
@@ -117,7 +121,7 @@ def check_total(path: Path, count: int, total: int, limits: Limits) -> None:
     if total > limits.total_bytes:
         raise CaptureError(
             path,
-            f"its tensors take {total:,} bytes, and at most {limits.total_bytes:,} are read",
+            f"its tensors take {total:,} bytes, and {limits.at_most(limits.total_bytes)}",
         )
 
 

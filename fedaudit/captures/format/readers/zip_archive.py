@@ -102,12 +102,12 @@ def _check_members(path: Path, size: int, members: list[zipfile.ZipInfo], limits
         if member.file_size > limits.total_bytes:
             raise CaptureError(
                 path,
-                f"{member.filename[:80]!r} unpacks to {member.file_size:,} bytes, and at most "
-                f"{limits.total_bytes:,} are read",
+                f"{member.filename[:80]!r} unpacks to {member.file_size:,} bytes, and "
+                f"{limits.at_most(limits.total_bytes)}",
             )
     if total > limits.total_bytes + limits.small:
         raise CaptureError(
-            path, f"it unpacks to {total:,} bytes, and at most {limits.total_bytes:,} are read"
+            path, f"it unpacks to {total:,} bytes, and {limits.at_most(limits.total_bytes)}"
         )
     if total > limits.small and total > limits.ratio * size:
         raise CaptureError(

@@ -1,0 +1,96 @@
+"""What numbers say against what is stated: at import, in inspection, in the notes of an audit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fedaudit.captures.format.contradictions import counted_back
+from fedaudit.cli import cli
+from fedaudit.cli.ending import end
+from fedaudit.core.observation import ModelSpec
+from fedaudit.models.build_network import build
+
+MODEL = ("--model", "convnet", "--arguments", '{"width": 4}', "--classes", "10")
+FACTS = (*MODEL, "--image-shape", "3x16x16", "--batch-size", "2", "--lr", "0.1")
+BACK = "batch-norm counters went backwards by 2: are broadcast and update swapped?"
+STEPS = "local_steps = 5 is stated, and batch-norm counters moved by 2"
+LIKE = "stated as delta, but it looks like weights: cosine to the broadcast"
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights before and after two steps of a client, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    network = build(ModelSpec("convnet", {"classes": 10, "width": 4, "image_size": 16}))
+    torch.save(network.state_dict(), "global.pt")
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for seed in range(2):
+        images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+        optimizer.zero_grad()
+        F.cross_entropy(network(images), torch.tensor([3, 7])).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    torch.save(network.state_dict(), "client.pt")
+
+
+def told(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    """All that a command that ends well prints, without its line breaks."""
+    assert end(cli, list(command)) == 0
+    printed = capsys.readouterr()
+    return " ".join(f"{printed.out} {printed.err}".split())
+
+
+def imported(capsys: pytest.CaptureFixture[str], update: str, broadcast: str, *more: str) -> str:
+    command = ("import", update, "-o", "c", "--broadcast", broadcast, *FACTS, *more)
+    return told(capsys, *command)
+
+
+def later(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """What inspection prints, and a dry run of an audit."""
+    return told(capsys, "inspect", "c"), told(capsys, "audit", "c", "-o", "r", "--dry-run")
+
+
+def test_files_that_were_swapped_are_told_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert BACK in imported(capsys, "global.pt", "client.pt", "--local-steps", "2")
+    inspection, notes = later(capsys)
+    assert BACK in inspection
+    assert "moved by whole steps" not in inspection
+    assert f"note: unusual: round 1: global: {BACK}" in notes
+
+
+def test_files_in_order_are_not_unusual(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "backwards" not in imported(capsys, "client.pt", "global.pt", "--local-steps", "2")
+    inspection, notes = later(capsys)
+    assert "Unusual" not in inspection
+    assert "unusual" not in notes
+
+
+def test_a_wrong_number_of_steps_is_a_note_of_the_audit(capsys: pytest.CaptureFixture[str]) -> None:
+    imported(capsys, "client.pt", "global.pt", "--local-steps", "5")
+    inspection, notes = later(capsys)
+    assert STEPS in inspection
+    assert f"note: unusual: round 1: all: {STEPS}" in notes
+
+
+def test_weights_that_are_stated_as_a_delta_stay_unusual(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert LIKE in imported(capsys, "client.pt", "global.pt", "--kind", "delta")
+    assert LIKE in told(capsys, "inspect", "c")
+    assert LIKE in told(capsys, "inspect", "c", "--verify")
+
+
+@pytest.mark.parametrize(
+    ("counters", "back"),
+    [
+        ((-2.0, -2.0), "by 2:"),
+        ((-2.0, -4.0, 1.0), "by 2 to 4:"),
+        ((-2.4, -2.1), ""),  # noise, or an average
+        ((3.0, 0.0), ""),
+        ((), ""),
+    ],
+)
+def test_only_whole_counters_went_backwards(counters: tuple[float, ...], back: str) -> None:
+    said = counted_back(counters)
+    assert (f"backwards {back}" in said) if back else not said

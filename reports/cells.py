@@ -9,13 +9,11 @@ from fedaudit.core.measures import Estimate, Rate, Utility
 from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports import text
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Verdict, VerdictKind
+from fedaudit.reports.guarantees import NOT_STATED, UNSTATED, of_training
 from fedaudit.reports.membership_lines import ALPHA, is_demonstrated, recall, strongest_score
 from fedaudit.reports.plain_names import attack_name, defense_name, plain_text
 from fedaudit.reports.text import ABSENT, number, percent, points, signed
 from fedaudit.study.canary_result import ShownLine
-
-UNSTATED = ("none", "recorded")
-"""Labels of what is no defense of ours: the undefended client, and a recorded one."""
 
 
 @dataclass(frozen=True)
@@ -249,12 +247,14 @@ def epsilon(x: Row | DefenseLine, _: Scene) -> Cell:
     """What is claimed of differential privacy."""
     if not x.claims:
         if x.defense in UNSTATED:
-            return Cell("none stated", brief=ABSENT)
+            return Cell(NOT_STATED, brief=ABSENT)
         return Cell(claims.HEURISTIC)
     notes = [f"{claims.in_words(claim)} ({claims.origin(claim)})" for claim in x.claims]
     whole = x.utility.training_claims if x.utility else ()
     notes += [f"all rounds of the training: {claims.in_words(claim)}" for claim in whole]
-    return Cell(plain_text(claims.in_short(x.claims)), tuple(map(plain_text, notes)))
+    value = plain_text(claims.in_short(x.claims))
+    brief = value + of_training(x.claims, x.utility)
+    return Cell(value, tuple(map(plain_text, notes)), brief)
 
 
 def shown(x: Row | DefenseLine, scene: Scene) -> Cell:

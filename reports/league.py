@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from fedaudit.core import claims
 from fedaudit.core.measures import Utility
-from fedaudit.reports.cells import UNSTATED
 from fedaudit.reports.comparison import ADAPTED, DefenseLine
+from fedaudit.reports.guarantees import guarantee
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, number
@@ -49,7 +49,8 @@ class LeagueLine:
         lost: Points of accuracy lost against no defense; None where not measured.
         accuracy: Of the federation with it; None where not measured.
         price: Times of a client's work, and bytes, in words.
-        guarantee: ε with its unit, or what stands in its place.
+        guarantee: ε with its unit, of the audited update and of the training whose accuracy it is;
+            or what stands in its place.
     """
 
     source: DefenseLine
@@ -101,6 +102,7 @@ def record(line: DefenseLine) -> dict[str, Any]:
         "overhead": worth and worth.overhead,
         "bytes_sent": worth and worth.bytes_sent,
         "guarantee": claims.in_short(line.claims, ""),
+        "guarantee_of_training": claims.in_short(worth.training_claims if worth else (), ""),
     }
 
 
@@ -131,7 +133,7 @@ def _line(line: DefenseLine) -> LeagueLine:
         lost=None if difference is None else 100 * difference.value,
         accuracy=line.utility,
         price=_price(line.utility),
-        guarantee=_guarantee(line),
+        guarantee=guarantee(line),
     )
 
 
@@ -164,12 +166,6 @@ def _price(worth: Utility | None) -> str:
     if worth.bytes_sent and worth.plain_bytes_sent:
         bytes_text = f"{number(worth.bytes_sent / worth.plain_bytes_sent)} × bytes"
     return ", ".join(part for part in (times, bytes_text) if part) or ABSENT
-
-
-def _guarantee(line: DefenseLine) -> str:
-    if not line.claims:
-        return "none stated" if line.name in UNSTATED else "none (heuristic)"
-    return claims.in_short(line.claims).replace("_", " ")
 
 
 def _cell(value: object) -> object:

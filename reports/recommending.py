@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedaudit.core.claims import in_short
 from fedaudit.reports.comparison import DefenseLine
+from fedaudit.reports.guarantees import guarantee
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import accuracy, percent
 from fedaudit.stats.intervals import targets_needed
@@ -92,7 +92,7 @@ def _judge(line: DefenseLine, max_reid: float, min_accuracy: float, most: int | 
     why = (
         f"{reid.hits} of {reid.n} re-identified (upper bound {reid.high:.1%}) by {line.attack}; "
         f"accuracy {accuracy(utility.accuracy)}, untrained {percent(utility.untrained.value)}; "
-        f"privacy claim: {in_short(line.claims)}"
+        f"privacy claim: {guarantee(line)}"
     )
     if not line.met_by_adaptive:
         why = f"no attack that knows the defense was run; {why}"

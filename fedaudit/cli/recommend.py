@@ -45,7 +45,8 @@ def recommend(
 
     Cheapest is least client time, then fewest bytes. What no attack that knows the defense has met
     is never recommended, nor is one whose training is not shown to beat an untrained network.
-    Where none keeps both, the nearest are named.
+    Where none keeps both, the nearest are named. Neither option bounds ε: it is printed for the
+    audited update and for all rounds of the training whose accuracy stands there.
     """
     from fedaudit.core.errors import UnknownNameError  # noqa: PLC0415 - startup time
     from fedaudit.reports import recommending  # noqa: PLC0415 - imports torch
@@ -94,7 +95,8 @@ def _line(candidate: Candidate) -> str:
     from fedaudit.reports.text import visible  # noqa: PLC0415 - imports torch
 
     cost = "" if candidate.cost is None else f"; {candidate.cost:.2f} × the client's time"
-    return visible(f"{candidate.line.defense}: {candidate.why}{cost}")
+    mark = " (the control: no defense)" if candidate.line.role == "control" else ""
+    return visible(f"{candidate.line.defense}{mark}: {candidate.why}{cost}")
 
 
 def _plain(one: Recommendation) -> dict[str, object]:
@@ -104,6 +106,7 @@ def _plain(one: Recommendation) -> dict[str, object]:
         "candidates": [
             {
                 "defense": c.line.defense,
+                "role": c.line.role,
                 "standing": c.standing,
                 "why": c.why,
                 "client_seconds_ratio": c.cost,

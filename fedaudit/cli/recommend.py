@@ -83,12 +83,17 @@ def _say(one: Recommendation, max_reid: float, min_accuracy: float) -> None:
         say("  measured to satisfy both, the cheapest first:")
         for candidate in one.satisfied:
             say(f"    {_line(candidate)}")
-        return
-    say("  no defense was measured to satisfy both. Nearest:")
-    unfit = ("no gain", "not measured")
-    near = [c for c in one.candidates if c.standing not in unfit][:3]
-    for candidate in [*near, *[c for c in one.candidates if c.standing in unfit][:5]]:
-        say(f"    {_line(candidate)} [{candidate.standing}]")
+    else:
+        say("  no defense was measured to satisfy both. Nearest:")
+        ranked = [c for c in one.candidates if c not in one.unranked]
+        unfit = ("no gain", "not measured")
+        near = [c for c in ranked if c.standing not in unfit][:3]
+        for candidate in [*near, *[c for c in ranked if c.standing in unfit][:5]]:
+            say(f"    {_line(candidate)} [{candidate.standing}]")
+    if one.unranked:
+        say("  not ranked:")
+        for candidate in one.unranked:
+            say(f"    {_line(candidate)} [{candidate.standing}]")
 
 
 def _line(candidate: Candidate) -> str:

@@ -45,8 +45,10 @@ def recommend(
 
     Cheapest is least client time, then fewest bytes. What no attack that knows the defense has met
     is never recommended, nor is one whose training is not shown to beat an untrained network.
-    Where none keeps both, the nearest are named. Neither option bounds ε: it is printed for the
-    audited update and for all rounds of the training whose accuracy stands there.
+    Where none keeps both, the nearest are named. A defense under which the federation trains as
+    it does already was measured in neither accuracy nor cost: it is not ranked. Neither option
+    bounds ε: it is printed for the audited update, and for all rounds of the training whose
+    accuracy stands there.
     """
     from fedaudit.core.errors import UnknownNameError  # noqa: PLC0415 - startup time
     from fedaudit.reports import recommending  # noqa: PLC0415 - imports torch

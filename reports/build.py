@@ -40,6 +40,7 @@ from fedaudit.reports.run_contents import (
     refuse_damage,
 )
 from fedaudit.reports.run_provenance import provenance_of
+from fedaudit.reports.same_training import trained_alike
 from fedaudit.reports.serialization import canonical_bytes
 from fedaudit.reports.shown_lines import privacy_findings, shown_lines
 from fedaudit.reports.stopping import limits_of_stops, standing, with_stop
@@ -107,7 +108,9 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         exhibit_seed=SEED,
     )
     source, limitations = read_statements(study, folder)
-    worth = dict(read_utilities(folder, study, stock))
+    alike = trained_alike(folder, study, stock)
+    utilities = read_utilities(folder, study, stock)
+    worth = {place: utility for place, utility in utilities if place not in alike}
     units = folder.facts().units
     table, stopped, lacking = standing(
         study, stock, trials, rows(study, trials, worth, settings, gallery, source, units)
@@ -121,7 +124,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     why = hopeless(study, trials) if study.recording and not table else ""
     verdict, place = headline(table, settings, study.audited, checks, _not_run(study, table), why)
     verdict = with_stop(verdict, None if place is None else table[place], stopped)
-    lines = defense_lines(study, trials, table)
+    lines = defense_lines(study, trials, table, alike)
     thresholds = {name: tops.threshold if tops else None for name, tops in galleries.items()}
     results = Results(
         schema_version=SCHEMA_VERSION,
@@ -166,7 +169,12 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         exhibits=exhibits(study, trials, table, thresholds),
         matrices=evidence_matrices(lines, trials, thresholds),
         points=points(trials),
-        ledger=tuple(ledger_of(scenario, study, source) for scenario in study.scenarios),
+        ledger=tuple(
+            ledger_of(
+                scenario, study, source, [u for (s, _), u in worth.items() if s == scenario.name]
+            )
+            for scenario in study.scenarios
+        ),
         provenance=provenance_of(folder, manifest),
         limitations=(
             *limitations,

@@ -1,6 +1,6 @@
 """What stands in each cell of a comparison, and in its small lines."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from fedaudit.core import claims
@@ -9,13 +9,11 @@ from fedaudit.core.measures import Estimate, Rate, Utility
 from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports import text
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Verdict, VerdictKind
+from fedaudit.reports.guarantees import NOT_STATED, UNSTATED, of_training
 from fedaudit.reports.membership_lines import ALPHA, is_demonstrated, recall, strongest_score
 from fedaudit.reports.plain_names import attack_name, defense_name, plain_text
 from fedaudit.reports.text import ABSENT, number, percent, points, signed
 from fedaudit.study.canary_result import ShownLine
-
-UNSTATED = ("none", "recorded")
-"""Labels of what is no defense of ours: the undefended client, and a recorded one."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +24,14 @@ class Scene:
         bare: What the undefended federation is worth.
         chance: Rank-1 by guessing among the gallery's people; None where their number is unknown.
         membership, shown: By label of the defense.
+        alike: Labels of defenses under which the federation trained as undefended.
     """
 
     bare: Utility | None = None
     chance: float | None = None
     membership: Mapping[str, Membership] = field(default_factory=dict)
     shown: Mapping[str, ShownLine] = field(default_factory=dict)
+    alike: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,18 @@ def labels(x: Row, _: Scene) -> Cell:
     return Cell(percent(x.measurement.labels if x.measurement else None))
 
 
-def accuracy(x: Row | DefenseLine, _: Scene) -> Cell:
+def _no_worth(x: Row | DefenseLine, scene: Scene) -> Cell:
+    """Of what was not measured of a defense's training, with the reason where that is known."""
+    if x.defense not in scene.alike:
+        return Cell()
+    return Cell(ABSENT, (text.TRAINS_SO,), f"{ABSENT} (the federation trains so)")
+
+
+def accuracy(x: Row | DefenseLine, scene: Scene) -> Cell:
     """What the federation learned: verification of people it never saw."""
     u = x.utility
     if u is None:
-        return Cell()
+        return _no_worth(x, scene)
     trainings = f"{len(u.accuracies)} training" + ("s" if len(u.accuracies) > 1 else "")
     notes = [
         f"{text.percent_range(u.accuracy)} %",
@@ -204,17 +211,17 @@ def _share(value: Estimate | None) -> str:
 def accuracy_loss(x: Row | DefenseLine, scene: Scene) -> Cell:
     """What the defense costs in verification, in points."""
     if scene.bare is None or x.utility is None:
-        return Cell()
+        return _no_worth(x, scene)
     loss = accuracy_difference(scene.bare, x.utility)
     if loss is None:
         return Cell()
     return Cell(signed(100 * loss.value, 1), (text.points_range(loss),))
 
 
-def overhead(x: DefenseLine, _: Scene) -> Cell:
+def overhead(x: DefenseLine, scene: Scene) -> Cell:
     """How many times longer a step takes under the defense."""
     if x.utility is None or x.utility.overhead is None:
-        return Cell()
+        return _no_worth(x, scene)
     times = number(x.utility.overhead)
     return Cell(times, (f"{number(x.utility.step_seconds)} s",), f"{times} ×")
 
@@ -249,12 +256,14 @@ def epsilon(x: Row | DefenseLine, _: Scene) -> Cell:
     """What is claimed of differential privacy."""
     if not x.claims:
         if x.defense in UNSTATED:
-            return Cell("none stated", brief=ABSENT)
+            return Cell(NOT_STATED, brief=ABSENT)
         return Cell(claims.HEURISTIC)
     notes = [f"{claims.in_words(claim)} ({claims.origin(claim)})" for claim in x.claims]
     whole = x.utility.training_claims if x.utility else ()
     notes += [f"all rounds of the training: {claims.in_words(claim)}" for claim in whole]
-    return Cell(plain_text(claims.in_short(x.claims)), tuple(map(plain_text, notes)))
+    value = plain_text(claims.in_short(x.claims))
+    brief = value + of_training(x.claims, x.utility)
+    return Cell(value, tuple(map(plain_text, notes)), brief)
 
 
 def shown(x: Row | DefenseLine, scene: Scene) -> Cell:

@@ -119,7 +119,8 @@ def scene(results: Results, scenario: str) -> Scene:
     count = people.get(scenario, people.get("all"))
     members = {line.defense: line for line in results.membership if line.scenario == scenario}
     bounds = {line.defense: line for line in results.shown_epsilon if line.scenario == scenario}
-    return Scene(bare, 1 / count if count else None, members, bounds)
+    alike = {line.defense for line in lines if line.same_training}
+    return Scene(bare, 1 / count if count else None, members, bounds, alike)
 
 
 def plain(results: Results) -> tuple[list[str], list[list[str]]]:

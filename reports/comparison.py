@@ -176,6 +176,8 @@ class DefenseLine:
         dominated_by: Label of a defense that is no less useful and leaks no more, by estimates,
             and is better in one of the two by an interval.
         role: As in `Row`.
+        same_training: The federation trained under it as it does undefended (`same_training`), so
+            that `utility` was not measured.
     """
 
     scenario: str
@@ -198,6 +200,7 @@ class DefenseLine:
     p_value: float | None = None
     p_holm: float | None = None
     role: Role = "deployed"
+    same_training: bool = False
 
     @property
     def reid(self) -> Rate | None:

@@ -1,6 +1,6 @@
 """What each defense buys: one line a defense, under the strongest attack that met it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from fedaudit.core.claims import worst
@@ -23,13 +23,19 @@ from fedaudit.reports.verdicts import standing_row
 from fedaudit.stats import intervals
 
 
-def defense_lines(study: Study, trials: Trials, rows: Sequence[Row]) -> tuple[DefenseLine, ...]:
+def defense_lines(
+    study: Study,
+    trials: Trials,
+    rows: Sequence[Row],
+    alike: Collection[tuple[str, str]] = (),
+) -> tuple[DefenseLine, ...]:
     """A line for each scenario × defense, with paired differences and Holm's correction.
 
     The difference is against the scenario's undefended client, both under their strongest attack,
     on the photos that both have; its p-value is one-sided (the defense lowers the rate), corrected
     over all lines of the study. The strongest attack is chosen by the rate that is then reported,
-    which flatters the attacker, not the defense.
+    which flatters the attacker, not the defense. `alike` are scenarios and defenses of
+    `trained_alike`.
     """
     lines = []
     for scenario in study.scenarios:
@@ -41,7 +47,9 @@ def defense_lines(study: Study, trials: Trials, rows: Sequence[Row]) -> tuple[De
             against = [row for row in mine if row.defense == bare and choice.label != bare]
             line = _line(scenario, choice, rows_of_defense, _utility(mine, bare))
             beaten_by = beaten.get(choice.label)
-            line = replace(line, dominated_by=beaten_by, role=role_of(study, choice))
+            same = (scenario.name, choice.label) in alike
+            role = role_of(study, choice)
+            line = replace(line, dominated_by=beaten_by, role=role, same_training=same)
             lines.append(_compare(line, trials, strongest(rows_of_defense), strongest(against)))
     return _correct(lines)
 

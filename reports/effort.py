@@ -1,14 +1,16 @@
 """How much an attack was given, and whether more of it would have helped."""
 
 import math
+import re
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from statistics import median
 
 from fedaudit.core.measures import Rate
 from fedaudit.core.reconstruction import SearchedBy
 from fedaudit.core.trial import Trial
 from fedaudit.reports.measurement import Effort
-from fedaudit.reports.plain_names import attack_name
+from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.trials import Group, Trials
 from fedaudit.reports.unit_scores import rate_of
 
@@ -17,6 +19,8 @@ ENOUGH = 0.1
 """Gain of the second half of the steps up to which a search counts as converged."""
 SOLVED = 0.01
 """Objective, as a share of what the search began with, that leaves nothing to explain."""
+LISTED = re.compile(r"(?P<name>'[^']*'|\"[^\"]*\")(?: and (?P<more>\d+) more)? (?P<rest>.+)")
+"""A sentence of `Trial.unused` that begins with parameters: the first, and how many more."""
 
 
 def effort(group: Group, halved: Group) -> Effort:
@@ -46,14 +50,48 @@ def ways(group: Group) -> dict[SearchedBy, Rate | None]:
 
 
 def unused(trials: Trials) -> tuple[str, ...]:
-    """What the attacks could not use of updates or local training, a sentence each."""
-    sentences = (
-        f"{attack_name(trial.cell.attack)} did without something: {what}."
-        for trial in trials.all
-        if trial.cell.role == "audit"
-        for what in trial.unused
+    """What the attacks could not use of updates or local training: a sentence an attack and cause.
+
+    It says how many parameters a cause concerned at least and at most, and under which defenses.
+    """
+    audited: defaultdict[str, set[str]] = defaultdict(set)
+    counts: defaultdict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+    places: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for trial in trials.all:
+        if trial.cell.role != "audit":
+            continue
+        audited[trial.cell.attack].add(trial.cell.defense)
+        for what in trial.unused:
+            listed = LISTED.fullmatch(what)
+            cause = trial.cell.attack, listed["rest"] if listed else what
+            places[cause][trial.cell.defense] = None
+            if listed:
+                counts[cause].setdefault(1 + int(listed["more"] or 0), listed["name"])
+    return tuple(
+        f"{attack_name(attack)} did without something: {_listed(counts[attack, what])}{what}"
+        f"{_under(defenses, audited[attack])}."
+        for (attack, what), defenses in places.items()
     )
-    return tuple(dict.fromkeys(sentences))
+
+
+def _listed(counts: Mapping[int, str]) -> str:
+    """How many parameters, with one by name; "" of a cause that lists none."""
+    if not counts:
+        return ""
+    least, most = min(counts), max(counts)
+    if most == 1:
+        return f"{counts[1]} "
+    span = f"{most}" if least == most else f"{least} to {most}"
+    return f"{span} parameters, such as {counts[most]}, "
+
+
+def _under(defenses: Collection[str], audited: Collection[str]) -> str:
+    """Under which of the defenses that an attack met; "" where it met one only."""
+    if len(audited) == 1:
+        return ""
+    if len(defenses) == len(audited):
+        return " (under every defense)"
+    return f" (under {', '.join(map(defense_name, defenses))})"
 
 
 def gain_of(full: Trial, half: Trial) -> float | None:

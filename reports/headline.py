@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from fedaudit.reports.cells import UNSTATED
 from fedaudit.reports.comparison import GRAVITY, Row, Verdict, strongest
 from fedaudit.reports.findings import open_claims
+from fedaudit.reports.guarantees import UNSTATED
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Control, Settings
 from fedaudit.reports.text import NBSP, counted, p_value, percent

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from fedaudit.core import claims
 from fedaudit.core.measures import Utility
-from fedaudit.reports.cells import UNSTATED
+from fedaudit.reports import text
 from fedaudit.reports.comparison import ADAPTED, DefenseLine
+from fedaudit.reports.guarantees import guarantee
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, number
@@ -28,12 +29,14 @@ class League:
         lines: Sorted by what leaks, most first.
         scenarios: Of the lines, in the order of the study.
         csv, json: `data:` addresses of the numbers behind the table.
+        trainings: Which column is of which training, a sentence for scenarios that train alike.
     """
 
     lines: tuple["LeagueLine", ...]
     scenarios: tuple[str, ...]
     csv: str
     json: str
+    trainings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,10 @@ class LeagueLine:
         leak: Sorts by leakage: rate, then its lower bound.
         lost: Points of accuracy lost against no defense; None where not measured.
         accuracy: Of the federation with it; None where not measured.
+        why: Why that was not measured; "" where it was, or nothing is known.
         price: Times of a client's work, and bytes, in words.
-        guarantee: ε with its unit, or what stands in its place.
+        guarantee: ε with its unit, of the audited update and of the training whose accuracy it is;
+            or what stands in its place.
     """
 
     source: DefenseLine
@@ -60,6 +65,7 @@ class LeagueLine:
     leak: float
     lost: float | None
     accuracy: Utility | None
+    why: str
     price: str
     guarantee: str
 
@@ -72,6 +78,7 @@ def league(results: Results) -> League:
         scenarios=tuple(dict.fromkeys(line.scenario for line in results.defenses)),
         csv="data:text/csv;charset=utf-8," + quote(csv_of(results)),
         json="data:application/json," + quote(json_of(results)),
+        trainings=tuple(_trainings(results)),
     )
 
 
@@ -100,7 +107,9 @@ def record(line: DefenseLine) -> dict[str, Any]:
         "accuracy_lost": line.accuracy_lost and line.accuracy_lost.value,
         "overhead": worth and worth.overhead,
         "bytes_sent": worth and worth.bytes_sent,
+        "accuracy_not_measured": text.TRAINS_SO if line.same_training else None,
         "guarantee": claims.in_short(line.claims, ""),
+        "guarantee_of_training": claims.in_short(worth.training_claims if worth else (), ""),
     }
 
 
@@ -130,9 +139,23 @@ def _line(line: DefenseLine) -> LeagueLine:
         leak=UNTESTED if line.reid is None else line.reid.value + line.reid.low / 1e3,
         lost=None if difference is None else 100 * difference.value,
         accuracy=line.utility,
+        why=f"accuracy and cost {text.TRAINS_SO}" if line.same_training else "",
         price=_price(line.utility),
-        guarantee=_guarantee(line),
+        guarantee=guarantee(line),
     )
+
+
+def _trainings(results: Results) -> Iterator[str]:
+    alike: dict[tuple[str, str], list[str]] = {}
+    for ledger in results.ledger:
+        if ledger.federation:
+            alike.setdefault((ledger.training, ledger.federation), []).append(ledger.scenario)
+    for (update, whole), names in alike.items():
+        where = f" in {', '.join(names)}" if len(results.ledger) > 1 else ""
+        yield (
+            f"Leaks{where} are of the {update}. Accuracy and cost{where} are of the federation's "
+            f"training: {whole}."
+        )
 
 
 def _settings(line: DefenseLine) -> str:
@@ -164,12 +187,6 @@ def _price(worth: Utility | None) -> str:
     if worth.bytes_sent and worth.plain_bytes_sent:
         bytes_text = f"{number(worth.bytes_sent / worth.plain_bytes_sent)} × bytes"
     return ", ".join(part for part in (times, bytes_text) if part) or ABSENT
-
-
-def _guarantee(line: DefenseLine) -> str:
-    if not line.claims:
-        return "none stated" if line.name in UNSTATED else "none (heuristic)"
-    return claims.in_short(line.claims).replace("_", " ")
 
 
 def _cell(value: object) -> object:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedaudit.core.claims import in_short
 from fedaudit.reports.comparison import DefenseLine
+from fedaudit.reports.guarantees import guarantee
 from fedaudit.reports.results import Results
-from fedaudit.reports.text import accuracy, percent
+from fedaudit.reports.text import TRAINS_SO, accuracy, percent
 from fedaudit.stats.intervals import targets_needed
 from fedaudit.study.reach import place_of
 
@@ -25,7 +25,8 @@ class Candidate:
             the accuracy's keep the limits. "by estimate only": the estimates do, an interval does
             not. "too leaky", "too costly": re-identification or accuracy breaks its limit (leakage
             is said first). "no gain": training under the defense is not shown to beat the
-            untrained network, whatever else. "not measured": something is missing, or no attack
+            untrained network, whatever else. "not measured": something is missing, such as
+            the accuracy of a defense under which the federation trained as undefended, or no attack
             that knows the defense was run.
         why: In words, with the numbers.
         cost: Client seconds against the undefended, times; None where not measured.
@@ -48,6 +49,11 @@ class Recommendation:
     def satisfied(self) -> tuple[Candidate, ...]:
         """Those that were measured to keep both limits, the cheapest first."""
         return tuple(c for c in self.candidates if c.standing == "measured")
+
+    @property
+    def unranked(self) -> tuple[Candidate, ...]:
+        """Those under which the federation trained as undefended, so that nothing ranks them."""
+        return tuple(c for c in self.candidates if c.line.same_training)
 
 
 def recommend(
@@ -92,7 +98,7 @@ def _judge(line: DefenseLine, max_reid: float, min_accuracy: float, most: int | 
     why = (
         f"{reid.hits} of {reid.n} re-identified (upper bound {reid.high:.1%}) by {line.attack}; "
         f"accuracy {accuracy(utility.accuracy)}, untrained {percent(utility.untrained.value)}; "
-        f"privacy claim: {in_short(line.claims)}"
+        f"privacy claim: {guarantee(line)}"
     )
     if not line.met_by_adaptive:
         why = f"no attack that knows the defense was run; {why}"
@@ -128,6 +134,11 @@ def _missing(line: DefenseLine) -> str:
         return "a control of the audit failed"
     if line.reid is None:
         return "re-identification was not tested"
+    if line.same_training:
+        return (
+            f"accuracy and cost were {TRAINS_SO}, and only the audited update changes; what is "
+            "not known counts against it"
+        )
     return "its federation's accuracy was not measured"
 
 

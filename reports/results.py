@@ -16,7 +16,7 @@ from fedaudit.reports.explanation import Explanation
 from fedaudit.study.canary_result import ShownLine
 from fedaudit.study.sign_off import SignOff
 
-SCHEMA_VERSION = "14"
+SCHEMA_VERSION = "15"
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,13 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a scenario's threat model granted, and how its rules were set."""
+    """What a scenario's threat model granted, and how its rules were set.
+
+    Attributes:
+        training: Of the audited update, whose leak is measured.
+        federation: Of the training whose accuracy and cost are measured, and whose rounds an ε of
+            the whole training counts; "" where none was measured.
+    """
 
     scenario: str
     threat_model: str
@@ -232,6 +238,7 @@ class Ledger:
     denied: tuple[str, ...]
     training: str
     model_state: str
+    federation: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from fedaudit.reports.measurement import SecondOpinion
 T = TypeVar("T")
 
 ABSENT = "—"
+TRAINS_SO = "not measured: the federation trains so already"
+"""Why a defense of `fedaudit.reports.same_training` has no accuracy and no cost."""
 """What stands for "not tested" or "not measured"; never 0."""
 NBSP = "\u00a0"
 MINUS = "\u2212"

@@ -45,7 +45,10 @@ def recommend(
 
     Cheapest is least client time, then fewest bytes. What no attack that knows the defense has met
     is never recommended, nor is one whose training is not shown to beat an untrained network.
-    Where none keeps both, the nearest are named.
+    Where none keeps both, the nearest are named. A defense under which the federation trains as
+    it does already was measured in neither accuracy nor cost: it is not ranked. Neither option
+    bounds ε: it is printed for the audited update, and for all rounds of the training whose
+    accuracy stands there.
     """
     from fedaudit.core.errors import UnknownNameError  # noqa: PLC0415 - startup time
     from fedaudit.reports import recommending  # noqa: PLC0415 - imports torch
@@ -82,19 +85,25 @@ def _say(one: Recommendation, max_reid: float, min_accuracy: float) -> None:
         say("  measured to satisfy both, the cheapest first:")
         for candidate in one.satisfied:
             say(f"    {_line(candidate)}")
-        return
-    say("  no defense was measured to satisfy both. Nearest:")
-    unfit = ("no gain", "not measured")
-    near = [c for c in one.candidates if c.standing not in unfit][:3]
-    for candidate in [*near, *[c for c in one.candidates if c.standing in unfit][:5]]:
-        say(f"    {_line(candidate)} [{candidate.standing}]")
+    else:
+        say("  no defense was measured to satisfy both. Nearest:")
+        ranked = [c for c in one.candidates if c not in one.unranked]
+        unfit = ("no gain", "not measured")
+        near = [c for c in ranked if c.standing not in unfit][:3]
+        for candidate in [*near, *[c for c in ranked if c.standing in unfit][:5]]:
+            say(f"    {_line(candidate)} [{candidate.standing}]")
+    if one.unranked:
+        say("  not ranked:")
+        for candidate in one.unranked:
+            say(f"    {_line(candidate)} [{candidate.standing}]")
 
 
 def _line(candidate: Candidate) -> str:
     from fedaudit.reports.text import visible  # noqa: PLC0415 - imports torch
 
     cost = "" if candidate.cost is None else f"; {candidate.cost:.2f} × the client's time"
-    return visible(f"{candidate.line.defense}: {candidate.why}{cost}")
+    mark = " (the control: no defense)" if candidate.line.role == "control" else ""
+    return visible(f"{candidate.line.defense}{mark}: {candidate.why}{cost}")
 
 
 def _plain(one: Recommendation) -> dict[str, object]:
@@ -104,6 +113,7 @@ def _plain(one: Recommendation) -> dict[str, object]:
         "candidates": [
             {
                 "defense": c.line.defense,
+                "role": c.line.role,
                 "standing": c.standing,
                 "why": c.why,
                 "client_seconds_ratio": c.cost,

@@ -25,11 +25,13 @@ class Record:
         body: What it measured.
         origin: The code that computed it: a commit, or else a version; "" if unknown.
         sha256: Of the file.
+        tensors: SHA-256 of the file of its tensors.
     """
 
     body: Any
     origin: str
     sha256: str
+    tensors: str
 
 
 def pack_record(key: str, body: object, sha256: str, *, is_sealed: bool) -> bytes:
@@ -87,13 +89,13 @@ def read_record(
         digest = regular_file.sha256(tensors_path)
     except FileNotFoundError as error:
         if is_removed(f"{kind}/{tensors_path.name}", sha256):
-            return Record(body, _origin(record), sha256_of(content))
+            return Record(body, _origin(record), sha256_of(content), sha256)
         raise damage_of(kind, key, "its tensors are missing") from error
     except RunFolderError as error:
         raise damage_of(kind, key, "its tensors are not what was written") from error
     if digest != sha256:
         raise damage_of(kind, key, "its tensors are not what was written")
-    return Record(body, _origin(record), sha256_of(content))
+    return Record(body, _origin(record), sha256_of(content), sha256)
 
 
 def sha256_of(content: bytes) -> str:

@@ -13,6 +13,7 @@
 
   const compare = (a, b) => {
     const [x, y] = [a, b].map((row) => row.cells[sorting.column].dataset.value);
+    if (!x !== !y) return x ? -1 : 1; // what was not measured is last, whichever way
     const order = heads[sorting.column].dataset.sort === "number" ? x - y : x.localeCompare(y);
     return sorting.down ? -order : order;
   };

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,31 @@ def test_recommend_names_what_was_measured_or_the_nearest(
     plain = json.loads(CliRunner().invoke(cli, [*strict, "--json"]).output)
     assert plain[0]["satisfied"] == []
     assert {c["standing"] for c in plain[0]["candidates"]} <= {"too costly", "too leaky", "no gain"}
+
+
+def test_recommend_marks_the_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [x for x in sample().defenses if x.name == "none"]
+    as_control = replace(sample(), defenses=tuple(replace(x, role="control") for x in lines))
+    monkeypatch.setattr(build, "results_of", lambda _: as_control)
+    asked = ["recommend", str(tmp_path), "--max-reid", "1", "--min-accuracy", "0"]
+    assert "none (the control: no defense): " in CliRunner().invoke(cli, asked).output
+    (first, *_) = json.loads(CliRunner().invoke(cli, [*asked, "--json"]).output)
+    assert first["candidates"][0]["role"] == "control"
+
+
+def test_recommend_names_what_it_cannot_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [x for x in sample().defenses if x.scenario == "fresh-b1"]
+    alike = replace(lines[1], defense="larger_batch", utility=None, same_training=True)
+    monkeypatch.setattr(build, "results_of", lambda _: replace(sample(), defenses=(alike, *lines)))
+    asked = ["recommend", str(tmp_path), "--max-reid", "1", "--min-accuracy"]
+    for least, lead in (("0", "measured to satisfy both"), ("1", "Nearest:")):
+        ranked, _, rest = CliRunner().invoke(cli, [*asked, least]).output.partition("not ranked:")
+        assert lead in ranked
+        assert "larger_batch" not in ranked
+        assert "larger_batch: accuracy and cost were not measured: the federation trains so" in rest
+        assert "what is not known counts against it [not measured]" in rest
 
 
 def test_a_wrong_scenario_names_the_closest(

@@ -42,8 +42,9 @@ def sample(*, underpowered: bool = True) -> Results:
             "D",
             ("model", "basic", "training", "auxiliary", "labels"),
             ("statistics", "manipulation"),
-            f"SGD, lr 0.1, 1 local step, batch {batch}",
+            f"audited update: 1 local step, batch {batch}, lr 0.1",
             f"{'fresh' if round_ == 1 else 'trained'} {network}, round {round_}",
+            "30 rounds of 5 clients" if batch == 1 else "",
         )
         for name, network, round_, batch in SCENARIOS
     )

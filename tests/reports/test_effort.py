@@ -78,6 +78,31 @@ def test_what_attacks_could_not_use_is_told_once_and_of_the_audit_alone() -> Non
     )
 
 
+def test_what_attacks_could_not_use_is_one_line_an_attack_and_cause() -> None:
+    stayed = "stayed as sent, frozen or not used: left out"
+
+    def under(defense: str, target: int, what: str) -> Trial:
+        made: Trial = trial(target, defense=defense)
+        return replace(made, unused=(what, "labels are not known"))
+
+    assert unused(
+        Trials(
+            (
+                replace(trial(0), unused=("labels are not known",)),
+                under("top_k", 0, f"'body.2.bias' and 20 more {stayed}"),
+                under("top_k", 1, f"'body.2.bias' and 23 more {stayed}"),
+                under("sign", 0, f"'body.4.weight' {stayed}"),
+            )
+        )
+    ) == (
+        "inverting gradients did without something: labels are not known (under every defense).",
+        "inverting gradients did without something: 1 to 24 parameters, such as 'body.2.bias', "
+        f"{stayed} (under top-k sparsification, sign compression).",
+    )
+    one = Trials((under("top_k", 0, f"'head.bias' {stayed}"),))
+    assert unused(one)[0] == f"inverting gradients did without something: 'head.bias' {stayed}."
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "steps"),
     [

@@ -227,8 +227,8 @@ def test_a_model_in_the_current_folder_is_found(
     files: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As by `fedaudit audit`: the command line names it, and trusts its code."""
-    code = "from fedaudit.models.zoo import convnet\n\ndef make():\n    return convnet(classes=10, image_size=16, width=4)\n"
-    Path("my_convnet.py").write_text(code)
+    make = "def make():\n    return convnet(classes=10, image_size=16, width=4)\n"
+    Path("my_convnet.py").write_text(f"from fedaudit.models.zoo import convnet\n\n{make}")
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     command = ["import", "weights.pt", "-o", "c", "--broadcast", "global.safetensors"]
     assert end(cli, [*command, "--model", "my_convnet:make"]) == 0, capsys.readouterr().err

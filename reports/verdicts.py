@@ -119,7 +119,7 @@ def _test_text(measurement: Measurement) -> str:
     test = measurement.identity
     if test is None or test.adjusted is None:
         return ""
-    few = ", and so few people cannot show a leak" if test.smallest > ALPHA else ""
+    few = ", and in this study so few people cannot show a leak" if test.smallest > ALPHA else ""
     return f"; test on identity p = {p_value(test.adjusted)}{few}".replace("p = <", "p <")
 
 

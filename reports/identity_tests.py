@@ -74,14 +74,24 @@ class _Known(NamedTuple):
     target: int
     seed: int
     lineup: Lineup
+    behind: frozenset[str]
 
 
 def _lineups(group: Group) -> list[_Known]:
     """Of all trials whose people are known; none where one of them has none, or another one."""
-    entries = [(t.cell.target, t.cell.seed, t.lineup) for t in group.trials if _are_known(t.images)]
-    people = [_Known(target, seed, one) for target, seed, one in entries if one is not None]
+    entries = [trial for trial in group.trials if _are_known(trial.images)]
+    people = [
+        _Known(t.cell.target, t.cell.seed, t.lineup, _behind(t.lineup, t.images))
+        for t in entries
+        if t.lineup is not None
+    ]
     alike = len({one.lineup.people for one in people}) == 1
     return people if alike and len(people) == len(entries) else []
+
+
+def _behind(lineup: Lineup, images: Sequence[ImageScore]) -> frozenset[str]:
+    """Everybody whose photos are behind an update, scored or not."""
+    return frozenset((*lineup.present, *(person for image in images for person in image.beside)))
 
 
 def _candidates(lineups: Sequence[_Known], *, by_lot: bool) -> list[str]:
@@ -126,14 +136,16 @@ def over_control_by_ranks(
 
     Attack and control of an update stand or fall together, and so do updates that share people.
     """
+    known = _lineups(group)
     ours, theirs = (
-        {(one.target, one.seed): one.lineup for one in _lineups(of)} for of in (group, prior)
+        {(one.target, one.seed): one.lineup for one in of} for of in (known, _lineups(prior))
     )
+    behind = {(one.target, one.seed): one.behind for one in known}
     common = sorted(ours.keys() & theirs.keys())
-    candidates = _candidates(_lineups(group), by_lot=by_lot)
+    candidates = _candidates(known, by_lot=by_lot)
     if not common or any(theirs[place].people != ours[place].people for place in common):
         return None
-    of_unit = units([ours[place].present for place in common])
+    of_unit = units([behind[place] for place in common])
     gains: dict[int, list[float]] = {}
     for unit, place in zip(of_unit, common, strict=True):
         who = [candidates.index(person) for person in ours[place].present]

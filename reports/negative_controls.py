@@ -45,10 +45,11 @@ def negative_control(
     tries = []
     for scores in rows.values():
         of_unit: dict[int, list[bool]] = {}
-        for place, unit in unit_of(scores).items():
+        for place, unit in unit_of(scores, scored_alone=True).items():
             of_unit.setdefault(unit, []).append(bool(matched(scores[place])))
         tries.append([*of_unit.values()])
-    found = rare_matches(tries, chance, [word_for(scores) for scores in rows.values()])
+    words = [word_for(scores, scored_alone=True) for scores in rows.values()]
+    found = rare_matches(tries, chance, words)
     outcome = rate_text(found.rate)
     if found.half:
         outcome += " in at least half of their tries"

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 from fedaudit.core import registry
 from fedaudit.core.errors import DataError
@@ -102,13 +102,13 @@ def reach_of(
     count = scenario.batch_size
     photos = [sum(len(parts.photos_of(c, p)) for p in ps) for c, ps in enumerate(parts.clients)]
     updates = sum(-(-photo // count) for photo in photos)
+
+    @cache  # of many clients, each is in as many sums
+    def people_of(number: int) -> frozenset[str]:
+        return frozenset(faces.people[i] for i in target_photos(parts, number, count, total)[1])
+
     people_of_targets = [
-        {
-            faces.people[i]
-            for number in numbers_of(target)
-            for i in target_photos(parts, number, count, total)[1]
-        }
-        for target in range(updates)
+        frozenset().union(*map(people_of, numbers_of(target))) for target in range(updates)
     ]
     sizes = unit_counts(people_of_targets)
     most = max(sizes, default=1)

@@ -17,8 +17,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from fedaudit.stats.drawn_p_values import DRAWN
 from fedaudit.stats.exchange import exchange_test
-from fedaudit.stats.randomization import DRAWN, rank_scores
+from fedaudit.stats.randomization import rank_scores
 
 CANDIDATES = 30
 RULES = ("before", "silent", "guarded", "over control")

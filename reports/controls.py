@@ -1,16 +1,14 @@
 """The controls of a run: what must succeed, what must not, and whether it was so."""
 
-from collections.abc import Sequence
-
 from fedaudit.core.scenario import Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.reports import recorded
 from fedaudit.reports.ceilings import known_originals
 from fedaudit.reports.comparison import Row
+from fedaudit.reports.negative_controls import negative_control
 from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.positive_control import positive_control
 from fedaudit.reports.results import Ceiling, Control
-from fedaudit.reports.text import NBSP, percent
 from fedaudit.reports.trials import Trials
 from fedaudit.reports.verdicts import rate_text
 from fedaudit.scoring.copies import ENOUGH
@@ -37,9 +35,6 @@ def controls(
         known: Of `ceilings`.
     """
     fmr = gallery.fmr if gallery else study.fmr
-    noise = [(s.person, s.reidentified) for t in trials.of_role("noise") for s in t.images]
-    scores = [s for t in trials.of_role("audit") for s in t.images]
-    wrong = [(s.person, s.wrong_reidentified) for s in scores]
     # A search of the whole gallery has as many chances as it has people.
     has_search = any(row.measurement and row.measurement.searched for row in rows)
     noise_fmr = fmr
@@ -51,8 +46,18 @@ def controls(
         *known_originals(study, known),
         positive_control(study, trials, rows, source),
         *_explanation(rows),
-        _negative("noise (random images)", noise, noise_fmr),
-        _negative("wrong client (the reconstruction against another client's person)", wrong, fmr),
+        negative_control(
+            "noise (random images)",
+            trials.of_role("noise"),
+            lambda score: score.reidentified,
+            noise_fmr,
+        ),
+        negative_control(
+            "wrong client (the reconstruction against another client's person)",
+            trials.of_role("audit"),
+            lambda score: score.wrong_reidentified,
+            fmr,
+        ),
         *_prior_only(study, trials, rows),
         *_update_noise(study, trials),
         *_overlaps(source),
@@ -90,28 +95,6 @@ def _copies(rows: tuple[Row, ...]) -> tuple[Control, ...]:
     outcome = f"PSNR of {calibration.psnr:.1f} dB, which other photos reach of "
     outcome += rate_text(calibration.false_copies)
     return (Control(name, "all", outcome, requirement, calibration.proves or None),)
-
-
-def _negative(name: str, hits: Sequence[tuple[str, bool | None]], fmr: float) -> Control:
-    """A control in which nobody may be matched: `hits` are a person and an outcome an image.
-
-    A person counts once, and has matched if any image did: so many tries have as many chances.
-    """
-    tries: dict[str, list[bool]] = {}
-    for person, hit in hits:
-        if hit is not None:
-            tries.setdefault(person, []).append(hit)
-    most = max((len(mine) for mine in tries.values()), default=1)
-    limit = 1 - (1 - min(1.0, 10 * fmr)) ** most
-    requirement = f"lower bound at most {percent(limit)}, what ten times the FMR gives in "
-    requirement = f"{requirement}{most} {'try' if most == 1 else 'tries'} a person"
-    requirement = requirement.replace(NBSP, " ")
-    if not tries:
-        return Control(name, "all", "not run", requirement, None)
-    rate = intervals.rate([any(mine) for mine in tries.values()])
-    # Reconstructions of one photo by several attacks resemble each other, so few false matches can
-    # repeat; a control only fails where the rate is well above what calibration promises.
-    return Control(name, "all", rate_text(rate), requirement, rate.low <= limit)
 
 
 def _explanation(rows: tuple[Row, ...]) -> tuple[Control, ...]:

@@ -29,7 +29,7 @@ GLOSSARY: tuple[Term, ...] = (
         "Re-identification rate",
         "Share of reconstructed faces that an embedder, independent of the audited model, "
         "matches to a different photo of the same person. 0–100 %; lower is better. The "
-        "headline metric.",
+        "headline metric. Of several seeds at least half must match, so that one of two is enough.",
         "re-identified|re-identification(?: rate)?",
     ),
     Term(

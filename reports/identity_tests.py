@@ -13,9 +13,10 @@ from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import ImageScore, Lineup
 from fedaudit.data.face_set import class_of
 from fedaudit.reports.comparison import ADAPTED
-from fedaudit.reports.looks import looked_at, test_at_look
+from fedaudit.reports.looks import first_share, looked_at, test_at_look
 from fedaudit.reports.trials import Group, Trials
 from fedaudit.reports.unit_scores import outcomes
+from fedaudit.stats.drawn_p_values import chunks_for
 from fedaudit.stats.exchange import exchange_test
 from fedaudit.stats.intervals import holm, paired_p_value, rate
 from fedaudit.stats.randomization import Scores, rank_scores, within_strata_test
@@ -29,12 +30,14 @@ PRIMARY_SHARE = 0.8
 """Of the error level, what the primary row is tested at; the rest is everybody else's until it is
 rejected, and all of it afterwards. `benchmarks/verdict_power.py` has what it costs."""
 
+MARGIN = 10
+"""How far below the error level the corrected p-value of a perfect row is, as far as draws go."""
 RANK_SHARE = 0.8
 """Of the error level of the test over the control, what ranks have; matches have the rest. With
 less, half of eight people are not shown (4 gains in 8: p = 0.038); 7 of 7 matches need 0.16."""
 
 
-def group_test(group: Group, *, by_lot: bool) -> IdentityTest | None:
+def group_test(group: Group, *, by_lot: bool, chunks: int = 1) -> IdentityTest | None:
     """The randomization test on what an attack rebuilt.
 
     None where nobody could be identified, or the run is older than the test: that is no evidence
@@ -46,6 +49,7 @@ def group_test(group: Group, *, by_lot: bool) -> IdentityTest | None:
             could have stood anywhere. In a real run the people who were audited are exchanged
             among each other only, which supposes that nothing but the updates ties a face to its
             client.
+        chunks: Of draws, at most.
     """
     lineups = _lineups(group)
     candidates = _candidates(lineups, by_lot=by_lot)
@@ -62,21 +66,32 @@ def group_test(group: Group, *, by_lot: bool) -> IdentityTest | None:
         pool = [k for k, person in enumerate(candidates) if class_of(person) == kind]
         means = [np.mean(rows[person], axis=0)[pool] for person in mine]
         strata.append((means, [pool.index(candidates.index(person)) for person in mine]))
-    return within_strata_test(strata, updates=len({one.target for one in lineups}))
+    updates = len({one.target for one in lineups})
+    return within_strata_test(strata, updates=updates, chunks=chunks)
 
 
 class _Known(NamedTuple):
     target: int
     seed: int
     lineup: Lineup
+    behind: frozenset[str]
 
 
 def _lineups(group: Group) -> list[_Known]:
     """Of all trials whose people are known; none where one of them has none, or another one."""
-    entries = [(t.cell.target, t.cell.seed, t.lineup) for t in group.trials if _are_known(t.images)]
-    people = [_Known(target, seed, one) for target, seed, one in entries if one is not None]
+    entries = [trial for trial in group.trials if _are_known(trial.images)]
+    people = [
+        _Known(t.cell.target, t.cell.seed, t.lineup, _behind(t.lineup, t.images))
+        for t in entries
+        if t.lineup is not None
+    ]
     alike = len({one.lineup.people for one in people}) == 1
     return people if alike and len(people) == len(entries) else []
+
+
+def _behind(lineup: Lineup, images: Sequence[ImageScore]) -> frozenset[str]:
+    """Everybody whose photos are behind an update, scored or not."""
+    return frozenset((*lineup.present, *(person for image in images for person in image.beside)))
 
 
 def _candidates(lineups: Sequence[_Known], *, by_lot: bool) -> list[str]:
@@ -98,7 +113,7 @@ def _scores(lineup: Lineup, candidates: Sequence[str]) -> Scores:
     return scores
 
 
-def over_control(group: Group, prior: Group, *, by_lot: bool) -> float | None:
+def over_control(group: Group, prior: Group, *, by_lot: bool, chunks: int = 1) -> float | None:
     """p-value of "the update adds nothing to what its control says", by ranks and by matches.
 
     Both are tests of the same exchange of attack and control; the error level is split between
@@ -106,7 +121,7 @@ def over_control(group: Group, prior: Group, *, by_lot: bool) -> float | None:
     rate say much; among many people it is the other way round. None where there is no control, or
     nobody was identified.
     """
-    by_ranks = over_control_by_ranks(group, prior, by_lot=by_lot)
+    by_ranks = over_control_by_ranks(group, prior, by_lot=by_lot, chunks=chunks)
     if by_ranks is None or not (group.tested() and prior.tested()):
         return by_ranks
     ours, theirs = outcomes(group.scores(), prior.scores())
@@ -114,27 +129,30 @@ def over_control(group: Group, prior: Group, *, by_lot: bool) -> float | None:
     return min(1.0, by_ranks / RANK_SHARE, by_matches / (1 - RANK_SHARE))
 
 
-def over_control_by_ranks(group: Group, prior: Group, *, by_lot: bool) -> float | None:
+def over_control_by_ranks(
+    group: Group, prior: Group, *, by_lot: bool, chunks: int = 1
+) -> float | None:
     """The exchange test on the ranks of the right people, place by place.
 
     Attack and control of an update stand or fall together, and so do updates that share people.
     """
+    known = _lineups(group)
     ours, theirs = (
-        {(one.target, one.seed): one.lineup for one in _lineups(of)} for of in (group, prior)
+        {(one.target, one.seed): one.lineup for one in of} for of in (known, _lineups(prior))
     )
+    behind = {(one.target, one.seed): one.behind for one in known}
     common = sorted(ours.keys() & theirs.keys())
-    candidates = _candidates(_lineups(group), by_lot=by_lot)
+    candidates = _candidates(known, by_lot=by_lot)
     if not common or any(theirs[place].people != ours[place].people for place in common):
         return None
-    of_unit = units([ours[place].present for place in common])
+    of_unit = units([behind[place] for place in common])
     gains: dict[int, list[float]] = {}
     for unit, place in zip(of_unit, common, strict=True):
         who = [candidates.index(person) for person in ours[place].present]
         first, second = (_scores(side[place], candidates) for side in (ours, theirs))
         gains.setdefault(unit, []).extend((first - second)[range(len(who)), who].tolist())
-    return exchange_test(
-        [float(np.mean(mine)) for mine in gains.values()], 1 - len(candidates) ** -0.5
-    )
+    each = [float(np.mean(mine)) for mine in gains.values()]
+    return exchange_test(each, 1 - len(candidates) ** -0.5, chunks=chunks)
 
 
 def foreign(group: Group, threshold: float | None) -> Rate | None:
@@ -163,30 +181,47 @@ def identity_tests(
     is decided, p-values are of complete looks, and allow for all of them.
     """
     trials = looked_at(study, trials)
+    chunks = chunks_of(study)
     tests = {}
     for scenario in study.scenarios:
         for defense, attack in product(scenario.defenses, scenario.attacks):
             line = (scenario.name, defense.label, attack.label)
-            if test := _line_test(trials, *line, source):
+            if test := _line_test(trials, *line, source, chunks):
                 at_look = study.sequential
                 tests[line] = test_at_look(test, trials.group(*line), scenario) if at_look else test
     first = primary(study, trials, list(tests))
     rest = 1 if len(tests) < 2 else (1 - PRIMARY_SHARE) / (len(tests) - 1)
     weights = [PRIMARY_SHARE if line == first else rest for line in tests]
-    p_values = holm([test.of_update for test in tests.values()], weights)
-    return {
-        line: replace(test, adjusted=p)
-        for (line, test), p in zip(tests.items(), p_values, strict=True)
-    }, first
+    of_update = [test.of_update for test in tests.values()]
+    p_values = holm(of_update, weights)
+    adjusted = {}
+    for k, (line, test) in enumerate(tests.items()):
+        least = holm([*of_update[:k], test.smallest, *of_update[k + 1 :]], weights)[k]
+        adjusted[line] = replace(test, adjusted=p_values[k], smallest=least)
+    return adjusted, first
+
+
+def chunks_of(study: Study) -> int:
+    """Chunks of draws that let a row alone demonstrate a leak, whatever the other rows say.
+
+    The smallest p-value of a row that is not the primary one has to stay well below `ALPHA` when
+    it is corrected for all rows, and for all looks of a study that stops where it is decided. Only
+    what was asked decides it, not what came of it.
+    """
+    lines = sum(len(scenario.defenses) * len(scenario.attacks) for scenario in study.scenarios)
+    share = (1 - PRIMARY_SHARE) / max(1, lines - 1)
+    if study.sequential:
+        share *= min(first_share(scenario.targets) for scenario in study.scenarios)
+    return chunks_for(ALPHA * share / MARGIN)
 
 
 def _line_test(
-    trials: Trials, scenario: str, defense: str, attack: str, source: SourceFacts
+    trials: Trials, scenario: str, defense: str, attack: str, source: SourceFacts, chunks: int
 ) -> IdentityTest | None:
     """The test of a line, guarded by its control where something else may say who it was."""
     group = trials.group(scenario, defense, attack)
     by_lot = source.truth == "complete"
-    test = group_test(group, by_lot=by_lot)
+    test = group_test(group, by_lot=by_lot, chunks=chunks)
     if test is None:
         return None
     prior = trials.group(scenario, defense, attack, "prior_only")
@@ -194,7 +229,7 @@ def _line_test(
     return replace(
         test,
         beside=beside,
-        over_control=over_control(group, prior, by_lot=by_lot),
+        over_control=over_control(group, prior, by_lot=by_lot, chunks=chunks),
         guarded=bool(beside) or (control is not None and control.p_value <= ALPHA),
     )
 

@@ -78,6 +78,11 @@ def measurement_at_look(
     )
 
 
+def first_share(targets: int) -> float:
+    """What the first look has of the error level: no look has less."""
+    return min(shares(len(looks(targets))))
+
+
 def _share(group: Group, most: int) -> float:
     """What the look that these trials fill, or are filling, has of the error level."""
     past, of = 1 + max(trial.cell.target for trial in group.trials), looks(most)

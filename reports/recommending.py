@@ -103,6 +103,8 @@ def _judge(line: DefenseLine, max_reid: float, min_accuracy: float, most: int | 
     if not line.met_by_adaptive:
         why = f"no attack that knows the defense was run; {why}"
     standing: Standing = "measured"
+    # The interval of more units than the data can give counts dependent ones, and is too narrow.
+    dependent = most is not None and reid.n > most
     if not utility.helps:
         standing = "no gain"
         why = f"training under it is not shown to beat the untrained network; {why}"
@@ -112,9 +114,11 @@ def _judge(line: DefenseLine, max_reid: float, min_accuracy: float, most: int | 
         standing = "too costly"
     elif not line.met_by_adaptive:
         standing = "not measured"
-    elif reid.high > max_reid or utility.accuracy.low < min_accuracy:
+    elif reid.high > max_reid or dependent or utility.accuracy.low < min_accuracy:
         standing = "by estimate only"
-        if 0 < max_reid < reid.high:
+        if dependent:
+            why += f"; the {reid.n} share photos, and this data gives {most} independent at most"
+        elif 0 < max_reid < reid.high:
             why += f"; {_more(targets_needed(max_reid), reid.unit, most)}"
     return Candidate(line, standing, why, cost)
 

@@ -5,6 +5,7 @@ A unit is one person, or an update of several (`fedaudit.stats.units`).
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 
 from fedaudit.core.measures import Estimate, Rate
@@ -18,18 +19,26 @@ Bounds = tuple[float, float]
 UNBOUNDED: Bounds = (-inf, inf)
 
 
-def unit_of(scores: Scores) -> dict[Place, int]:
-    """The unit of each score."""
+def unit_of(scores: Scores, *, scored_alone: bool = False) -> dict[Place, int]:
+    """The unit of each score: updates are one where photos of a person are behind both.
+
+    The same counts as what a study can settle (`fedaudit.study.reach`).
+
+    Args:
+        scores: By place.
+        scored_alone: Only people who are scored make updates one, not those beside them: who was
+            behind an update plays no part in whether it shows somebody who was not.
+    """
     people: dict[int, set[str]] = defaultdict(set)
     for (target, _, _), score in scores.items():
-        people[target].add(score.person)
+        people[target].update((score.person, *(() if scored_alone else score.beside)))
     numbers = dict(zip(people, units(list(people.values())), strict=True))
     return {place: numbers[place[0]] for place in scores}
 
 
-def word_for(scores: Scores) -> str:
+def word_for(scores: Scores, *, scored_alone: bool = False) -> str:
     """What a unit is: a person, an update of several people, or updates that share people."""
-    of = unit_of(scores)
+    of = unit_of(scores, scored_alone=scored_alone)
     people = {(unit, scores[place].person) for place, unit in of.items()}
     updates = {(unit, place[0]) for place, unit in of.items()}
     count = len(set(of.values()))
@@ -54,11 +63,24 @@ def outcomes(
     """For each unit and side, whether it was re-identified, on images that all sides have.
 
     It did where any of its images succeeds in at least half of the seeds: a face that comes back is
-    enough, and a lucky seed is not.
+    enough. One of two seeds is half, so that a lucky one may do: a tie counts against a clean word,
+    which rests on the rate's upper end, and demonstrates no leak, as the test on identity takes the
+    mean over seeds and a control's ties count like the attack's (`difference`s are paired).
     """
     common = sorted(set.intersection(*(set(side) for side in sides)))
-    of = unit_of({place: sides[0][place] for place in common})
+    of = unit_of(_of_all(common, sides))
     return tuple(_fold(side, of, success) for side in sides)
+
+
+def _of_all(common: Sequence[Place], sides: Sequence[Scores]) -> Scores:
+    """The first side's scores with whoever is behind the update on any side: what is one unit on
+    one side (a secure sum) is none that counts more in a comparison with another.
+    """
+    merged = {}
+    for place in common:
+        beside = dict.fromkeys(name for side in sides for name in side[place].beside)
+        merged[place] = replace(sides[0][place], beside=tuple(beside))
+    return merged
 
 
 def _fold(
@@ -103,7 +125,7 @@ def difference(
     if not common:
         return None
     gaps = [value(first[place]) - value(second[place]) for place in common]
-    return mean({place: first[place] for place in common}, gaps, bounds)
+    return mean(_of_all(common, (first, second)), gaps, bounds)
 
 
 def mean(scores: Scores, values: Sequence[float], bounds: Bounds = UNBOUNDED) -> Estimate:

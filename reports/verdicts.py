@@ -119,7 +119,7 @@ def _test_text(measurement: Measurement) -> str:
     test = measurement.identity
     if test is None or test.adjusted is None:
         return ""
-    few = ", and so few people cannot show a leak" if test.smallest > ALPHA else ""
+    few = ", and in this study so few people cannot show a leak" if test.smallest > ALPHA else ""
     return f"; test on identity p = {p_value(test.adjusted)}{few}".replace("p = <", "p <")
 
 
@@ -130,6 +130,10 @@ def _below(m: Measurement, above: str, limit: float, most: int | None) -> Verdic
     assert m.reid
     reid, units = m.reid, targets_needed(limit)
     goal = percent(limit).replace(NBSP, " ")
+    if most is not None and reid.n > most:
+        # The interval of more units than the data can give counts dependent ones: too narrow.
+        more = f"the {reid.n} share photos, and this data gives {most} independent at most"
+        return Verdict("INCONCLUSIVE", f"{above}; {more}.", reason="data too small")
     if reid.high <= limit:
         sentence = f"{found_text(reid)}{originals_text(m)}; no leak found above {goal}."
         return Verdict("NO LEAK FOUND ABOVE LIMIT", sentence)

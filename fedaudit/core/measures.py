@@ -48,9 +48,10 @@ class IdentityTest:
             independent units of the test.
         updates: That they were behind.
         candidates: Who could have stood at these places.
-        smallest: Smallest p-value that so many people and candidates can give. Above 0.05 the
+        smallest: Smallest p-value that so many people, candidates and draws can give; of a row of
+            a comparison corrected like `adjusted`, by what the other rows gave. Above 0.05 the
             test cannot demonstrate a leak, whatever comes back.
-        exact: All assignments were tried; else 19,999 at random, with the true one among them.
+        exact: All assignments were tried; else some at random, with the true one among them.
         beside: What beside the updates may say who stands where, in words ("the audited model was
             trained on these people"); "" for nothing. Then, and where the prior-only control says
             who it was, a leak is what exceeds that control.

@@ -75,6 +75,8 @@ class ImageScore:
         others: What the other judges say of the same image and person, by label.
         original: Whether the original itself counts as a photo of that person: no attack can be
             seen to do better. None where it was not asked.
+        beside: Others whose photos are behind the same update and are not scored, as a defense
+            puts them there: further photos of the client, or other clients' in a sum.
     """
 
     person: str
@@ -86,6 +88,7 @@ class ImageScore:
     nearest: str = ""
     others: Mapping[str, Opinion] = field(default_factory=dict)
     original: bool | None = None
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Defense, Method
+from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Returns, Update
 from fedaudit.data.splits import Split
 from fedaudit.defenses.chain import Chain, change_each, parts_of
@@ -125,6 +126,29 @@ def aggregator_of(method: Method, defense: Defense) -> Secures | None:
             "known. Use fedavg, fedprox or fedsgd with this defense."
         )
     return aggregators[0] if aggregators else None
+
+
+def is_secure(method: Method) -> bool:
+    """Whether the method has a secure aggregator of its own in use, audited as a whole."""
+    return isinstance(method, Aggregates) and method.secure
+
+
+def targets_behind(
+    method: Method, aggregator: Secures | None, *, clients: int, target: int, seed: int
+) -> tuple[int, ...]:
+    """Numbers of the targets that are behind what the server sees.
+
+    A method with a secure aggregator is audited as a whole: a target is a round of all clients.
+    Under a defense that is one, target k is the client that it is without: it comes first, and the
+    next targets stand for the others that are left, so that sums of neighbors share photos.
+    """
+    if is_secure(method):
+        return tuple(range(target * clients, (target + 1) * clients))
+    if aggregator is None:
+        return (target,)
+    draw = generator_for("left", seed, target)
+    left = aggregator.survivors(clients, draw, audited=target % clients)
+    return tuple(t for t in range(target, target + clients) if t % clients in left)
 
 
 def without_aggregator(defense: Defense) -> Defense:

@@ -77,6 +77,8 @@ def score(
     images, truths = images[list(order)][:count], truth.images[:count]
     metrics = measure(truths, images)
     scores = []
+    scored = set(truth.people[:count])
+    unscored = tuple(dict.fromkeys(p for p in secret.people if p not in scored))
     others = [(judge, judge.embed(images)) for judge in beside]
     ceiling = originals(truths) if originals and gallery and gallery.threshold is not None else None
     for k, person in enumerate(truth.people[:count]):
@@ -99,7 +101,7 @@ def score(
             if person in judge.gallery.people
         }
         shot = ImageScore(person, metrics[k], cosine, hit, rank, wrong, others=opinions)
-        scores.append(replace(shot, original=known))
+        scores.append(replace(shot, original=known, beside=unscored))
     labels = None  # who a template is of is known, not recovered
     if reconstruction.of == "photos" and bool((secret.labels >= 0).any()):
         # An attack answers with the photos, or with all images that a client made of them; many

@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from fedaudit.stats.drawn_p_values import DRAWN, drawn_p_value
+
 EXACT = 12
-"""Up to so many units all exchanges are tried; of more, `DRAWN` at random."""
-DRAWN = 19_999
-"""Beside the true one."""
+"""Up to so many units all exchanges are tried; of more, chunks of `DRAWN` at random."""
 FEW = 9
 """Up to so many units gains are counted, of more they are summed. Four gains in four are chance in
 1 of 256 cases, and 1 of 16 exchanges gives as much; from ten units on sums find more. Chosen by
 `benchmarks/update_rule.py`, on ranks that are drawn, not on faces."""
 
 
-def exchange_test(gains: Sequence[float], span: float) -> float:
+def exchange_test(gains: Sequence[float], span: float, *, chunks: int = 1) -> float:
     """One-sided p-value of "the update adds nothing to what its control says".
 
     Of few units: wins less losses, where more than half of `span` is a win. Two draws of one kind
@@ -35,6 +35,8 @@ def exchange_test(gains: Sequence[float], span: float) -> float:
     Args:
         gains: Of each independent unit, the score of the attack less that of its control.
         span: Between the lowest and the highest possible score.
+        chunks: Of draws, at most, where not all exchanges are tried
+            (`fedaudit.stats.drawn_p_values`).
 
     >>> exchange_test([0.8, 0.8, 0.8, 0.8], 0.8)
     0.00390625
@@ -49,10 +51,15 @@ def exchange_test(gains: Sequence[float], span: float) -> float:
     if n <= EXACT:
         signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
         return float((signs @ values >= statistic - 1e-9).mean())
-    return float(((_signs(n, DRAWN) @ values >= statistic - 1e-9).sum() + 1) / (DRAWN + 1))
+
+    def hits_in(chunk: int) -> int:
+        return int((_signs(n, DRAWN, chunk) @ values >= statistic - 1e-9).sum())
+
+    return drawn_p_value(hits_in, chunks, DRAWN)
 
 
-@lru_cache(maxsize=4)
-def _signs(units: int, count: int) -> NDArray[np.float64]:
+@lru_cache(maxsize=64)
+def _signs(units: int, count: int, chunk: int) -> NDArray[np.int8]:
     """Which units change sides, `[count, units]` of ±1; the same in every report."""
-    return np.random.default_rng(0).choice((-1.0, 1.0), (count, units))
+    sides = np.array((-1, 1), np.int8)
+    return np.random.default_rng(chunk).choice(sides, (count, units))

@@ -18,13 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from fedaudit.core.measures import IdentityTest
+from fedaudit.stats.drawn_p_values import DRAWN, drawn_p_value
 
 ENUMERATED = 50_000
-"""Up to so many assignments all are tried; of more, `DRAWN` at random."""
-DRAWN = 19_999
-"""Beside the true one, so that no p-value is below 1 / 20,000."""
+"""Up to so many assignments all are tried; of more, chunks of `DRAWN` at random."""
 
 Scores = NDArray[np.float64]
+Lots = NDArray[np.integer]
 
 
 def rank_scores(cosines: ArrayLike) -> Scores:
@@ -42,7 +42,9 @@ def rank_scores(cosines: ArrayLike) -> Scores:
     return ranks**-0.5
 
 
-def identity_test(scores: ArrayLike, true: ArrayLike, *, updates: int) -> IdentityTest:
+def identity_test(
+    scores: ArrayLike, true: ArrayLike, *, updates: int, chunks: int = 1
+) -> IdentityTest:
     """Test that people who were behind updates fit what was rebuilt better than others would.
 
     The statistic is the sum of the true people's scores. Under "nothing says who it was" every
@@ -55,15 +57,16 @@ def identity_test(scores: ArrayLike, true: ArrayLike, *, updates: int) -> Identi
             whatever the number of their photos, updates and seeds.
         true: `[K]` who did stand there, all different.
         updates: That the rows come from, to be reported.
+        chunks: As in `within_strata_test`.
 
     Raises:
         ValueError: Two places have the same person, or one that is no candidate.
     """
-    return within_strata_test([(scores, true)], updates=updates)
+    return within_strata_test([(scores, true)], updates=updates, chunks=chunks)
 
 
 def within_strata_test(
-    strata: Sequence[tuple[ArrayLike, ArrayLike]], *, updates: int
+    strata: Sequence[tuple[ArrayLike, ArrayLike]], *, updates: int, chunks: int = 1
 ) -> IdentityTest:
     """The same where lots were drawn in each stratum by itself, such as the images of a class.
 
@@ -73,6 +76,8 @@ def within_strata_test(
     Args:
         strata: Of each, scores and true candidates as in `identity_test`.
         updates: That the rows come from, to be reported.
+        chunks: Of draws, at most, where not all assignments are tried
+            (`fedaudit.stats.drawn_p_values`).
 
     Raises:
         ValueError: As in `identity_test`.
@@ -86,47 +91,46 @@ def within_strata_test(
     assignments = prod(perm(*reversed(table.shape)) for table, _ in tables)
     exact = assignments <= ENUMERATED
     shapes = tuple(table.shape for table, _ in tables)
-    sums: Scores = np.zeros(1)
-    for (table, _), lots in zip(tables, _lots(shapes, 0 if exact else DRAWN), strict=True):
-        mine = sum(table[k, lots[:, k]] for k in range(len(table)))
-        sums = np.add.outer(sums, mine).ravel() if exact else sums + mine
-    # Sums of the same numbers in another order differ in their last bits, and are ties.
-    hits = int((sums >= statistic - 1e-9).sum())
+
+    def hits_in(chunk: int) -> int:
+        sums: Scores = np.zeros(1)
+        lots_of = _lots(shapes, 0 if exact else DRAWN, chunk)
+        for (table, _), lots in zip(tables, lots_of, strict=True):
+            mine = sum(table[k].take(lots[:, k]) for k in range(len(table)))
+            sums = np.add.outer(sums, mine).ravel() if exact else sums + mine
+        # Sums of the same numbers in another order differ in their last bits, and are ties.
+        return int((sums >= statistic - 1e-9).sum())
+
     return IdentityTest(
-        p_value=hits / assignments if exact else (hits + 1) / (DRAWN + 1),
+        p_value=hits_in(0) / assignments if exact else drawn_p_value(hits_in, chunks, DRAWN),
         statistic=float(statistic),
         people=sum(len(table) for table, _ in tables),
         updates=updates,
         candidates=sum(table.shape[1] for table, _ in tables),
-        smallest=1 / (assignments if exact else DRAWN + 1),
+        smallest=1 / (assignments if exact else chunks * DRAWN + 1),
         exact=exact,
     )
 
 
-@lru_cache(maxsize=4)
-def _lots(shapes: tuple[tuple[int, ...], ...], draws: int) -> list[NDArray[np.int64]]:
-    """Assignments of each stratum: all of them, or so many at random, the same in every report.
+@lru_cache(maxsize=64)
+def _lots(shapes: tuple[tuple[int, ...], ...], draws: int, chunk: int) -> list[Lots]:
+    """Assignments of each stratum: all of them, or a chunk at random, the same in every report.
 
     Kept, because all rows of a report need the same; not to be changed in place.
     """
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(chunk)
     return [
         _random(candidates, places, random) if draws else _all(candidates, places)
         for places, candidates in shapes
     ]
 
 
-def _all(candidates: int, places: int) -> NDArray[np.int64]:
+def _all(candidates: int, places: int) -> Lots:
     return np.array(list(permutations(range(candidates), places)), dtype=np.int64)
 
 
-def _random(candidates: int, places: int, random: np.random.Generator) -> NDArray[np.int64]:
+def _random(candidates: int, places: int, random: np.random.Generator) -> Lots:
     """`DRAWN` assignments without replacement, `[DRAWN, places]`."""
-    choice = np.empty((DRAWN, places), dtype=np.int64)
-    for k in range(places):
-        # The n-th of those not chosen yet: the n-th of all, moved on past each that was.
-        pick = random.integers(0, candidates - k, DRAWN)
-        for earlier in np.sort(choice[:, :k], axis=1).T:
-            pick += pick >= earlier
-        choice[:, k] = pick
-    return choice
+    everybody = np.arange(candidates, dtype=np.min_scalar_type(candidates))
+    orders = random.permuted(np.tile(everybody, (DRAWN, 1)), axis=1)
+    return np.asfortranarray(orders[:, :places])

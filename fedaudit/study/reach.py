@@ -2,16 +2,18 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 from fedaudit.core import registry
 from fedaudit.core.errors import DataError
+from fedaudit.core.protocols import Method
 from fedaudit.core.scenario import Scenario, Study
 from fedaudit.data.face_set import FaceSet, class_of
 from fedaudit.data.splits import Split, split, target_photos
-from fedaudit.federation.abilities import Aggregates
-from fedaudit.federation.together import aggregator_of
+from fedaudit.federation.abilities import Secures
+from fedaudit.federation.together import aggregator_of, is_secure, photos_of, targets_behind
 from fedaudit.files import asset_store
 from fedaudit.files.asset_table import ASSETS
 from fedaudit.scoring.identity import PAIRS_PER_FALSE_MATCH
@@ -33,7 +35,7 @@ class Reach:
         targets: How many targets give that.
         updates: Different updates that the photos give; further ones show the same photos again.
         unit: What a unit is.
-        together: The server sees one sum over all clients, so that everybody is in every update.
+        together: The server sees sums over clients that share photos, so that all are one update.
     """
 
     scenario: str
@@ -77,19 +79,37 @@ def faces_to_count(study: Study, *, fetched: bool) -> FaceSet | None:
     return faces if isinstance(faces, FaceSet) else None
 
 
-def reach_of(faces: FaceSet, parts: Split, scenario: Scenario, *, together: bool) -> Reach:
+def reach_of(
+    faces: FaceSet,
+    parts: Split,
+    scenario: Scenario,
+    *,
+    total: int | None = None,
+    numbers_of: Callable[[int], tuple[int, ...]] = lambda target: (target,),
+) -> Reach:
     """How many independent units a scenario's targets and its data give.
 
-    `together`: The server sees one sum over all clients, so that everybody is in every update.
+    Updates are one unit where photos of a person are behind both, scored or not, as in the rows of
+    a report (`fedaudit.reports.unit_scores`).
+
+    Args:
+        faces: The data.
+        parts: How they are dealt.
+        scenario: Whose targets are counted.
+        total: Photos behind each target's update, where that is more than are audited.
+        numbers_of: Which targets are behind what the server sees of one, as `targets_behind`.
     """
     count = scenario.batch_size
     photos = [sum(len(parts.photos_of(c, p)) for p in ps) for c, ps in enumerate(parts.clients)]
-    updates = sum(-(-total // count) for total in photos)
-    everybody = set(parts.people)
-    people_of_targets = []
-    for target in range(updates):
-        mine = target_photos(parts, target, count)[1]
-        people_of_targets.append(everybody if together else {faces.people[i] for i in mine})
+    updates = sum(-(-photo // count) for photo in photos)
+
+    @cache  # of many clients, each is in as many sums
+    def people_of(number: int) -> frozenset[str]:
+        return frozenset(faces.people[i] for i in target_photos(parts, number, count, total)[1])
+
+    people_of_targets = [
+        frozenset().union(*map(people_of, numbers_of(target))) for target in range(updates)
+    ]
     sizes = unit_counts(people_of_targets)
     most = max(sizes, default=1)
     now = sizes[min(scenario.targets, updates) - 1] if sizes else 1
@@ -97,6 +117,7 @@ def reach_of(faces: FaceSet, parts: Split, scenario: Scenario, *, together: bool
     targets = sizes.index(most) + 1 if sizes else 1
     single = "images" if faces.classes else "people"
     unit = single if alone else "updates"
+    together = most == 1 and len(numbers_of(0)) > 1
     return Reach(scenario.name, now, most, targets, updates, unit, together)
 
 
@@ -121,7 +142,9 @@ def check_targets(found: Reach, scenario: Scenario, place: str) -> None:
 
 
 def reaches(study: Study, faces: FaceSet) -> tuple[Reach, ...]:
-    """Of every scenario, as `reach_of`; and of it under each defense that sums all clients.
+    """Of every scenario, as `reach_of`; and of it under each defense that leaves fewer units.
+
+    Those are secure sums, and defenses that put more photos behind an update.
 
     Raises:
         DataError: Too few people or photos; or more targets than different updates.
@@ -130,15 +153,29 @@ def reaches(study: Study, faces: FaceSet) -> tuple[Reach, ...]:
     for scenario in study.scenarios:
         parts = split(faces, study.federation_of(scenario))
         method = registry.create("methods", scenario.method.name, scenario.method.settings)
-        together = isinstance(method, Aggregates) and method.secure
-        one = reach_of(faces, parts, scenario, together=together)
+
+        def behind(
+            target: int,
+            aggregator: Secures | None = None,
+            method: Method = method,
+            clients: int = len(parts.clients),
+        ) -> tuple[int, ...]:
+            seed = study.seeds[0]
+            return targets_behind(method, aggregator, clients=clients, target=target, seed=seed)
+
+        one = reach_of(faces, parts, scenario, numbers_of=behind)
         check_targets(one, scenario, f"scenario {scenario.name!r}: ")
         result.append(one)
-        for choice in () if together else scenario.defenses:
+        for choice in () if is_secure(method) else scenario.defenses:
             defense = registry.create("defenses", choice.name, choice.settings)
-            if aggregator_of(method, defense):
-                of_sum = reach_of(faces, parts, scenario, together=True)
-                result.append(replace(of_sum, scenario=place_of(scenario.name, choice.label)))
+            aggregator = aggregator_of(method, defense)
+            total = photos_of(defense, scenario.batch_size)
+            if aggregator is None and total == scenario.batch_size:
+                continue
+            summed = partial(behind, aggregator=aggregator)
+            fewer = reach_of(faces, parts, scenario, total=total, numbers_of=summed)
+            if aggregator or (fewer.units, fewer.most) != (one.units, one.most):
+                result.append(replace(fewer, scenario=place_of(scenario.name, choice.label)))
     return tuple(result)
 
 
@@ -165,8 +202,9 @@ def _limit(study: Study, one: Reach) -> str:
         return ""
     if one.together:
         return (
-            "the server sees one sum over everybody, so that all targets are one update: a leak "
-            f"can be demonstrated, and no rate below {one.best_limit:.3f} be excluded."
+            "the server sees sums of clients, and those of neighboring targets share photos, so "
+            "that all targets are one unit: a leak can be demonstrated, and no rate below "
+            f"{one.best_limit:.3f} be excluded."
         )
     lead = (
         f"the targets are {one.counted}; if none comes back, they exclude no rate below "

@@ -124,7 +124,7 @@ def _check_faces(study: Study, build: _Build, file: str) -> None:
             most = max(photos_of(defense, scenario.batch_size) for defense in all_defenses)
             for target in range(min(scenario.targets, len(parts.clients))):
                 target_photos(parts, target, scenario.batch_size, most)
-            check_targets(reach_of(faces, parts, scenario, together=False), scenario, "")
+            check_targets(reach_of(faces, parts, scenario), scenario, "")
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
     except OSError as error:

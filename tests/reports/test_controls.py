@@ -13,6 +13,7 @@ from fedaudit.reports.build import summarize
 from fedaudit.reports.ceilings import ceilings
 from fedaudit.reports.controls import any_failed, controls
 from fedaudit.reports.html import render
+from fedaudit.reports.negative_controls import negative_control
 from fedaudit.reports.results import Control, Results
 from fedaudit.reports.rows import invalidate
 from fedaudit.reports.trials import Trials
@@ -119,6 +120,25 @@ def test_the_wrong_client_above_its_limit_fails() -> None:
     wrong = [trial(t, hits=(True,), wrong=t < 5) for t in range(8)]
     found = _controls(study(), trials(wrong, line(8)[8:]))["wrong"]
     assert found.passed is False
+
+
+@pytest.mark.parametrize(("bad", "passed"), [(10, False), (1, True)])
+def test_the_wrong_client_fails_however_many_rows_there_are(bad: int, passed: bool) -> None:
+    """Each row is judged by itself: 48 of them give nobody 48 tries."""
+    defenses = tuple(f"d{k}" for k in range(48))
+    made = [trial(t, wrong=t < bad, defense=d) for d in defenses for t in range(16)]
+    found = negative_control("wrong", made, lambda score: score.wrong_reidentified, 1e-3)
+    assert found.passed is passed
+    assert f"{bad} of 16 people (95 % interval" in found.outcome
+    assert "in the worst of 48 rows (fresh, d0, " in found.outcome
+    assert found.requirement.startswith("no row above 1 % a try (ten times the FMR), at an error")
+
+
+def test_one_person_in_many_rows_decides_nothing() -> None:
+    made = [trial(0, wrong=True, defense=f"d{k}") for k in range(10)]
+    found = negative_control("wrong", made, lambda score: score.wrong_reidentified, 1e-3)
+    assert found.passed is None
+    assert found.outcome.endswith("so few decide nothing")
 
 
 def test_a_prior_that_finds_people_by_itself_fails() -> None:

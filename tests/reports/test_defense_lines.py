@@ -188,7 +188,20 @@ def test_nobody_is_asked_for_more_people_than_there_are() -> None:
         ({}, "72 people without a hit would show the limit kept"),
         ({"fresh-b1": 80}, "72 people without a hit would show the limit kept"),
         ({"fresh-b1": 30}, "this data gives 30 at most: use a data set of more people"),
-        ({"fresh-b1": 80, "fresh-b1, dplc": 1}, "this data gives 1 at most"),
     ):
         (found,) = recommend(replace(few, units=units), max_reid=0.05, min_accuracy=0.8)
         assert word in found.candidates[0].why
+
+
+def test_dependent_units_do_not_keep_a_limit() -> None:
+    """80 people behind one sum are one unit: the interval of 80 does not keep the limit."""
+    results = sample()
+    many = one(changed(clean(results), reid=rate([False] * 80)), results)
+    for units, standing in (
+        ({"fresh-b1": 80}, "measured"),
+        ({"fresh-b1": 80, "fresh-b1, dplc": 1}, "by estimate only"),
+    ):
+        (found,) = recommend(replace(many, units=units), max_reid=0.05, min_accuracy=0.8)
+        assert found.candidates[0].standing == standing
+        told = "this data gives 1 independent at most" in found.candidates[0].why
+        assert told == (standing == "by estimate only")

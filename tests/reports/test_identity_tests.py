@@ -11,6 +11,8 @@ from fedaudit.core.scenario import Choice
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import Lineup, Trial
 from fedaudit.reports.identity_tests import (
+    ALPHA,
+    PRIMARY_SHARE,
     RANK_SHARE,
     foreign,
     group_test,
@@ -19,7 +21,7 @@ from fedaudit.reports.identity_tests import (
     over_control_by_ranks,
 )
 from fedaudit.reports.trials import Group, Trials
-from fedaudit.stats.intervals import clopper_pearson
+from fedaudit.stats.intervals import clopper_pearson, holm
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, line, lineup, measured, study, table, trial, trials
@@ -121,6 +123,37 @@ def test_the_primary_row_bears_most_of_the_error_level() -> None:
     assert q / 0.2 < p / 0.8, "made so that the other row comes first"
     assert tests[other].adjusted == pytest.approx(q / 0.2)
     assert tests[first].adjusted == pytest.approx(max(p, q / 0.2))
+
+
+def test_a_leak_in_one_of_hundreds_of_rows_is_demonstrated() -> None:
+    """With 20,000 draws for every row, a perfect one of 250 had an adjusted p of 0.06."""
+    labels = tuple(f"d{k}" for k in range(250))
+    asked = study(defenses=labels, attacks=(IG,), deployed=("d1",))
+    made = trials(*(line(8 * (d == "d7"), defense=d, prior=None) for d in ("d1", "d7")))
+    of_two, _ = identity_tests(asked, made)
+    rest = [IdentityTest(0.6, 1.0, 8, 8, 40, 1e-5, exact=False)] * 248
+    p_values = [of_two["fresh", "d1", IG].of_update, *(one.of_update for one in rest)]
+    leak = of_two["fresh", "d7", IG].p_value
+    weights = [PRIMARY_SHARE] + [(1 - PRIMARY_SHARE) / 249] * 249
+    assert holm([*p_values, leak], weights)[-1] <= ALPHA / 5
+    assert holm([*p_values, 1 / 20_000], weights)[-1] > ALPHA
+
+
+def test_a_row_that_no_outcome_could_show_says_so_by_its_corrected_p_value() -> None:
+    """The right one of 40 is 1 of 40, and too much for a row that shares a fifth of 5 %."""
+    asked = study(defenses=("none", "d1"), attacks=(IG,), deployed=("d1",), targets=1)
+    deployed, control = (
+        measured(row)
+        for row in sorted(
+            table(asked, line(1, 1), line(0, 1, defense="d1")), key=lambda row: row.undefended
+        )
+    )
+    assert deployed.identity
+    assert control.identity
+    assert deployed.identity.smallest == pytest.approx(1 / 40 / PRIMARY_SHARE)
+    assert control.identity.p_value == pytest.approx(1 / 40)
+    assert control.identity.smallest == pytest.approx(1 / 40 / (1 - PRIMARY_SHARE))
+    assert deployed.identity.smallest <= ALPHA < control.identity.smallest
 
 
 def test_without_a_defense_the_control_is_the_primary_row() -> None:

@@ -187,6 +187,22 @@ def test_batches_count_images_and_targets() -> None:
     assert m.reid.unit == "updates"
 
 
+def test_a_tie_among_seeds_is_no_clean_word_and_no_excess() -> None:
+    """One of two seeds counts as coming back, and in the control as well."""
+    made = [
+        replace(one, cell=replace(one.cell, seed=seed))
+        for seed in range(2)
+        for one in line(0 if seed else 8, 8, prior=0 if seed else 8)
+    ]
+    (row,) = table(replace(study(), seeds=(0, 1)), made)
+    m = measured(row)
+    assert m.reid
+    assert m.prior
+    assert m.excess
+    assert (m.reid.hits, m.prior.hits, m.excess.value) == (8, 8, 0)
+    assert m.excess.low < 0 < m.reid.low
+
+
 def test_a_person_counts_once_whatever_the_seeds_and_updates() -> None:
     """Eight people attacked under nine seeds are eight; one lucky seed brings nobody back."""
     made = [

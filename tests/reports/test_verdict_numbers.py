@@ -82,3 +82,15 @@ def test_an_effort_that_is_not_known_is_not_enough() -> None:
     assert short_of(deployed) == ("", "")
     assert short_of(silent)[0] == "unconverged"
     assert "not known" in short_of(silent)[1]
+
+
+@pytest.mark.parametrize(("most", "clean"), [(None, True), (80, True), (79, False), (1, False)])
+def test_no_clean_word_on_more_units_than_the_data_give(most: int | None, clean: bool) -> None:
+    """0 of 80 people behind one sum are one unit: the interval of 80 is not theirs."""
+    asked = study(targets=80, deployed=("none",))
+    none = replace(measured(table(asked, line(0, 80))[0]), identity=None)
+    verdict = judge(none, SETTINGS, passive=True, valid=True, most=most)
+    assert (verdict.kind == "NO LEAK FOUND ABOVE LIMIT") == clean
+    if not clean:
+        assert verdict.reason == "data too small"
+        assert f"this data gives {most} independent at most" in verdict.sentence

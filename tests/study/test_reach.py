@@ -82,5 +82,19 @@ def test_a_defense_that_sums_everybody_leaves_one_unit() -> None:
     assert (plain.scenario, plain.units, plain.together) == ("fresh", 6, False)
     assert (together.scenario, together.units, together.most) == ("fresh, sums", 1, 1)
     (told,) = [text for text in remarks(summed, faces()) if text.startswith("fresh, sums")]
-    assert "one sum over everybody" in told
+    assert "sums of clients" in told
     assert "write targets" not in told
+
+
+def test_updates_that_share_photos_beside_the_audited_ones_are_one_unit() -> None:
+    """Of a client's consecutive batches of three, each has two photos of the one before."""
+    study = asked(6, reid_limit=0.3, fmr=0.1)
+    (scenario,) = study.scenarios
+    larger = Choice("larger_batch", {"images": 3}, label="larger")
+    more = replace(study, scenarios=(replace(scenario, defenses=(Choice("none"), larger)),))
+    plain, fewer = reaches(more, faces())
+    assert (plain.units, plain.most) == (6, 12)
+    assert (fewer.scenario, fewer.units, fewer.most) == ("fresh, larger", 3, 3)
+    same = replace(larger, settings={"images": 1})
+    alike = replace(study, scenarios=(replace(scenario, defenses=(Choice("none"), same)),))
+    assert reaches(alike, faces()) == (plain,)

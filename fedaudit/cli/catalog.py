@@ -9,6 +9,8 @@ from fedaudit.core.errors import FedauditError
 
 THREATS = "threat-models"
 KINDS = (*registry.KINDS, THREATS)
+UNREGISTERED = "not registered"
+"""Kind of what is named by its module, `package.module:Object`: nothing says which it is."""
 FOR_PLUGINS = frozenset({"metrics"})
 """Kinds that packages can add to, but that no key of a study chooses."""
 

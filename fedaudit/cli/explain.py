@@ -4,25 +4,35 @@ from typing import Any
 
 import click
 
-from fedaudit.cli.catalog import KINDS, explanation, names
+from fedaudit.cli.catalog import KINDS, UNREGISTERED, explanation, names
 from fedaudit.cli.options import examples
 from fedaudit.cli.say import say, say_json
 from fedaudit.core.errors import ConfigError, UnknownNameError
+from fedaudit.study.named_code import look_in_current_folder
 
 
 @click.command(
     epilog=examples(
-        "fedaudit explain gan_inversion", "fedaudit explain dpsgd --json", "fedaudit explain D"
+        "fedaudit explain gan_inversion",
+        "fedaudit explain dpsgd --json",
+        "fedaudit explain D",
+        "fedaudit explain my_package.attacks:MeanFace   # not registered; runs its code",
     )
 )
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def explain(*, name: str, as_json: bool) -> None:
-    """Explain the attack, defense, data set, threat model … of that NAME."""
+    """Explain the attack, defense, data set, threat model … of that NAME.
+
+    A plugin that is not registered has the name by which studies use it, package.module:Object.
+    """
     everything = {kind: names(kind) for kind in KINDS}
     matches = [explanation(kind, name) for kind, group in everything.items() if name in group]
     if name in KINDS:
         raise ConfigError(f"{name!r} is a kind, not one plugin. Write: fedaudit list {name}")
+    if ":" in name:
+        look_in_current_folder()
+        matches = [explanation(UNREGISTERED, name)]
     if not matches:
         raise UnknownNameError("plugin", name, {n for group in everything.values() for n in group})
     if as_json:

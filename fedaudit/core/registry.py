@@ -180,7 +180,7 @@ def import_object(path: str) -> Any:
     module, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: no module is named
         hint = (
             "Write it as package.module:factory, and check that the package is installed in this "
             "environment."

@@ -6,11 +6,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from fedaudit.cli import COMMANDS, options
+from fedaudit.cli import COMMANDS, cli, options
+from fedaudit.cli.ending import end
 from fedaudit.core import measures, registry
 from fedaudit.reports import comparison
 
@@ -112,6 +114,24 @@ def test_explain(
     assert one["settings"][0] == {"name": "steps", "type": "int", "default": "1"}
     assert fedaudit("explain", "D") == 0
     assert "Grants: auxiliary, basic" in capsys.readouterr().out
+
+
+def test_explain_what_is_not_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the current folder, as studies and imports look there."""
+    monkeypatch.setattr("sys.path", sys.path.copy())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_plain_attack.py").write_text(
+        'class MeanFace:\n    """The mean."""\n\n    def __init__(self, faces: int = 3): ...\n'
+    )
+    assert end(cli, ("explain", "a_plain_attack:MeanFace")) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("a_plain_attack:MeanFace (not registered)\n\nThe mean.")
+    assert "\n  faces: int = 3\n" in out
+    for wrong in ("a_plain_attack:Mean", ":MeanFace", "a_plain_attack:"):
+        assert end(cli, ("explain", wrong)) == 2
+        assert f"cannot import {wrong!r}" in capsys.readouterr().err
 
 
 def test_schemas(fedaudit: Command, capsys: pytest.CaptureFixture[str]) -> None:

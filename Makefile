@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all coverage check docs wheel clean
+.PHONY: help demo test test-all coverage check types lint rooms weaknesses docs wheel clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1/p' Makefile | while read -r name text; do \
@@ -29,10 +29,19 @@ coverage: check  ## the same with branch coverage, which takes a third longer
 	$(PYTEST) --cov --cov-report=term
 
 check: $(STAMP)  ## lint, types, the order of the rooms, and known weaknesses
+	@$(MAKE) --no-print-directory -j2 types lint rooms weaknesses
+
+types:
+	$(BIN)/mypy
+
+lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+
+rooms:
 	$(BIN)/lint-imports
+
+weaknesses:
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml fedaudit attacks defenses reports
 
 docs: $(STAMP)  ## build the documentation into build/docs; nothing is fetched

@@ -28,14 +28,14 @@ ADAM = LocalTraining(lr=1e-3, batch_size=2, optimizer="adam")
 def small_network(*, classes: int, image_size: int) -> nn.Module:
     """Maps of few places, and many channels."""
     del image_size
-    head = nn.Linear(512, classes)
+    head = nn.Linear(320, classes)
     nn.init.normal_(head.weight, std=0.15)  # gradients large enough that Adam hides some
     return nn.Sequential(
-        nn.Conv2d(3, 64, 3, 2, 1),
+        nn.Conv2d(3, 48, 3, 2, 1),
         nn.ReLU(),
-        nn.Conv2d(64, 256, 3, 2, 1),
+        nn.Conv2d(48, 192, 3, 2, 1),
         nn.ReLU(),
-        nn.Conv2d(256, 512, 3, 1, 1),
+        nn.Conv2d(192, 320, 3, 1, 1),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
@@ -111,6 +111,7 @@ def test_nothing_is_completed_of_other_steps(seen: Observation) -> None:
     assert complete_evidence(few, show, 30) is None
 
 
+@pytest.mark.slow  # two searches more
 def test_a_search_goes_by_completed_gradients(seen: Observation) -> None:
     attack = subspace_matching(steps=10, polish=0, mends=0)
     found = attack(seen, generator=torch.Generator().manual_seed(0))
@@ -197,7 +198,7 @@ def test_nothing_follows_where_channels_keep_next_to_nothing(gradient: dict[str,
 
     thin = dict(gradient)
     thin["4.weight"] = gradient["4.weight"].clone()
-    kept = torch.rand(512, 128, 3, 3, generator=torch.Generator().manual_seed(1)) < 0.005
+    kept = torch.rand(320, 128, 3, 3, generator=torch.Generator().manual_seed(1)) < 0.005
     thin["4.weight"][:, :128] *= kept  # some 20 numbers of each of these channels, of 16 places
     evidence = gather_inputs(pruned(thin, 0.3))
     assert evidence.known
@@ -220,6 +221,7 @@ class StoppedError(Exception):
     """What ends an attack in a test."""
 
 
+@pytest.mark.slow  # two searches each
 @pytest.mark.parametrize("enough", [True, False], ids=["followed", "not"])
 def test_what_was_completed_is_not_completed_again(
     gradient: dict[str, Tensor], enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

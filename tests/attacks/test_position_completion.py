@@ -110,6 +110,7 @@ def test_numbers_that_are_too_few_or_not_exact_give_no_photo(prune: Prune) -> No
     assert completed(model, prune(gradient_of(model, drawn()))) is None
 
 
+@pytest.mark.slow
 def test_a_whole_gradient_and_two_photos_are_left_to_others() -> None:
     model = transformer()
     assert completed(model, gradient_of(model, drawn())) is None

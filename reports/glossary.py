@@ -48,7 +48,9 @@ GLOSSARY: tuple[Term, ...] = (
     Term(
         "Excess",
         "Re-identification minus the prior-only rate on the same targets, in percentage "
-        "points. A lower bound above 0 is what this report calls a demonstrated leak.",
+        "points. A leak may be demonstrated while its interval reaches below 0, as of few people "
+        "it does: the test on identity decides, and excess alone only where there is no such "
+        "test.",
         "excess",
     ),
     Term(

@@ -1,6 +1,8 @@
 """What a page says of its verdicts is one rule, wherever it is said; and what is open is told."""
 
+import re
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from fedaudit.reports.findings import findings
 from fedaudit.reports.glossary import GLOSSARY
 from fedaudit.reports.headline import headline
 from fedaudit.reports.html import render
+from fedaudit.reports.junit import junit
 from fedaudit.reports.league import league
 from fedaudit.reports.limitations import UNRUN
 from fedaudit.reports.pull_request import pull_request
@@ -24,7 +27,7 @@ from fedaudit.reports.results import Control
 from fedaudit.reports.view import not_shown
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up import SETTINGS, gallery, line, noise, study, table, trials
+from made_up import IG, SETTINGS, gallery, line, noise, study, table, trials
 from sample import sample
 
 
@@ -190,3 +193,20 @@ def test_things_that_nobody_attacked_are_no_attacks() -> None:
     many = (*(replace(e, defense=f"d{k}") for k in range(9)), untouched)
     page = render(replace(sample(), exposures=many), None, "none")
     assert "The map: 9 attacks on what was sent under 10 defenses; 1 not tested" in page
+
+
+def test_the_control_of_a_comparison_is_no_test_that_could_fail() -> None:
+    """It must leak; beside what is deployed neither control nor alternatives are tests."""
+    results = replace(sample(), rows=_compared(10, 3), deployed=(), findings=())
+    cases = [case.get("name") for case in ET.fromstring(junit(results)).iter("testcase")]
+    assert cases == [f"dpsgd: {IG}"]
+
+
+def test_the_page_states_all_that_its_words_rest_on() -> None:
+    (leak, clean, invalid) = (
+        re.findall(rf"<dt>{name}.*?</dt><dd>(.*?)</dd>", render(sample(), None, "none"))[0]
+        for name in ("LEAK DEMONSTRATED", "NO LEAK FOUND", "INVALID")
+    )
+    assert "and somebody was re-identified; or a photo came back as a copy" in leak
+    assert "its search had ended; and no cell of either is missing" in clean
+    assert "the judge does not know the originals" in invalid

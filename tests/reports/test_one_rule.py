@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from fedaudit.core.measures import Rate
+from fedaudit.core.measures import ALONE, Estimate, Rate
 from fedaudit.reports import cells, columns, text
 from fedaudit.reports.annex import annex
 from fedaudit.reports.comparison import Reason, Row, VerdictKind
+from fedaudit.reports.contrast_figure import contrasts
 from fedaudit.reports.controls import controls
 from fedaudit.reports.findings import findings
 from fedaudit.reports.glossary import GLOSSARY
 from fedaudit.reports.headline import headline
 from fedaudit.reports.html import render
+from fedaudit.reports.identity_score_figure import scores
 from fedaudit.reports.junit import junit
+from fedaudit.reports.lanes import bounds
 from fedaudit.reports.league import league
 from fedaudit.reports.limitations import UNRUN
 from fedaudit.reports.pull_request import pull_request
@@ -210,3 +213,13 @@ def test_the_page_states_all_that_its_words_rest_on() -> None:
     assert "and somebody was re-identified; or a photo came back as a copy" in leak
     assert "its search had ended; and no cell of either is missing" in clean
     assert "the judge does not know the originals" in invalid
+
+
+def test_figures_draw_no_interval_of_one_value_and_say_what_they_pool() -> None:
+    alone = Estimate(0.95, -1.0, 1.0, 1, ALONE)
+    assert bounds(alone) == {"value": 0.95, "low": 0.95, "high": 0.95}
+    assert bounds(replace(alone, method="")) == {"value": 0.95, "low": -1.0, "high": 1.0}
+    results = sample()
+    assert "nor does one target, which has no interval" in contrasts(results).reading
+    assert "of any attack" in scores(results).reading
+    assert "owe nothing" not in scores(results).reading

@@ -103,6 +103,13 @@ GLOSSARY: tuple[Term, ...] = (
         "ε",
     ),
     Term(
+        "Covers …, not …",
+        "Kinds of what was sent that an ε is of, and what it leaves out. Counts: each client’s "
+        "exact number of images, which travels in clear. Cluster membership: which people are "
+        "averaged together, which is decided without noise.",
+        r"covers \w+, not \w+",
+    ),
+    Term(
         "Broken claim",
         "Something read the photos after the noise was added, such as Soteria choosing "
         "columns: no ε holds any more.",

@@ -126,11 +126,13 @@ def _claim(row: Row) -> str:
     return f"{attack_name(row.attack)} re-identified {rate_text(m.reid)}."
 
 
+NO_CONTROL = (
+    "Nothing says what chance finds: set controls = true; where it is, give the same command again."
+)
 _UNPROVEN: Mapping[Reason, tuple[str, str]] = {
     "no prior-only control": (
         "with no prior-only control to say what chance finds",
-        "Run the prior-only control: set controls = true; where it is, give the same command "
-        "again.",
+        NO_CONTROL,
     ),
     "prior overlap": (
         "by an attack whose prior knows the audited photos",

@@ -9,6 +9,7 @@ from fedaudit.reports.cells import Cell
 from fedaudit.reports.columns import Column, of_defenses, of_exposures, of_rows, scene
 from fedaudit.reports.comparison import GRAVITY, Reason, Row
 from fedaudit.reports.figures import state_of, unique
+from fedaudit.reports.findings import NO_CONTROL
 from fedaudit.reports.limitations import UNRUN
 from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Finding, Results
@@ -24,8 +25,7 @@ OPEN: Mapping[Reason, str] = {
     "blind attack": "The attack takes the defense for absent: add one that knows it.",
     "unconverged": "The search had not ended: give it more steps.",
     "no undefended control": 'Nothing shows that the attack works: add "none" to the defenses.',
-    "no prior-only control": "Nothing says what chance finds: set controls = true; where it is, "
-    "give the same command again.",
+    "no prior-only control": NO_CONTROL,
     "source not shown": "Whether a face came from the update, or from what the attacker knew "
     "before, is open: audit more people, or attack without that knowledge.",
     "prior overlap": "The attack's prior knows the audited photos: use another one.",
@@ -200,7 +200,8 @@ def next_steps(results: Results) -> tuple[str, ...]:
         )
     elif results.headline.reason:
         reason = results.headline.reason
-        steps.append(OPEN.get(reason, f"Mend what keeps the verdict open: {reason}."))
+        step = OPEN.get(reason, f"Mend what keeps the verdict open: {reason}.")
+        steps += [] if step in remedies else [step]  # a finding may have said so
     elif results.underpowered:
         steps.append("Repeat with more targets before concluding anything from a low rate.")
     return tuple(steps) or ("Keep this report with the configuration; repeat after every change.",)

@@ -15,7 +15,7 @@ from fedaudit.reports.annex import annex
 from fedaudit.reports.comparison import Reason, Row, VerdictKind
 from fedaudit.reports.contrast_figure import contrasts
 from fedaudit.reports.controls import controls
-from fedaudit.reports.findings import findings
+from fedaudit.reports.findings import NO_CONTROL, findings
 from fedaudit.reports.glossary import GLOSSARY
 from fedaudit.reports.headline import headline
 from fedaudit.reports.html import render
@@ -27,7 +27,7 @@ from fedaudit.reports.limitations import UNRUN
 from fedaudit.reports.pull_request import pull_request
 from fedaudit.reports.reidentification_figure import reidentification
 from fedaudit.reports.results import Control
-from fedaudit.reports.view import not_shown
+from fedaudit.reports.view import next_steps, not_shown
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import IG, SETTINGS, gallery, line, noise, study, table, trials
@@ -223,3 +223,12 @@ def test_figures_draw_no_interval_of_one_value_and_say_what_they_pool() -> None:
     assert "nor does one target, which has no interval" in contrasts(results).reading
     assert "of any attack" in scores(results).reading
     assert "owe nothing" not in scores(results).reading
+
+
+def test_one_thing_to_do_is_said_once() -> None:
+    (row,) = table(study(deployed=("none",)), line(1, prior=None))
+    assert row.verdict.reason == "no prior-only control"
+    steps = next_steps(
+        replace(sample(), rows=(row,), headline=row.verdict, findings=findings((row,)), controls=())
+    )
+    assert [step for step in steps if "controls = true" in step] == [f"{NO_CONTROL} (F01)"]

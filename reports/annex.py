@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Coverage, Results
 from fedaudit.reports.standards import catalog_name
-from fedaudit.reports.text import counted, visible
+from fedaudit.reports.text import NBSP, verdict_name, visible
+from fedaudit.reports.verdicts import rate_text
 
 Place = tuple[str, str]
 """Id and title of the section that holds the evidence."""
@@ -113,8 +114,18 @@ def _of_laws(results: Results, reid: str) -> Iterator[AnnexRow]:
 
 
 def _reidentification(results: Results) -> str:
-    """How many came back in the headline's row, else in the worst; "" where none was tested."""
+    """How many came back in the headline's row, else in the worst; "" where none was tested.
+
+    With its interval and the study's verdict: a clause beside "0 of 8" alone looks like one met.
+    """
     place = results.headline_row
     rows = [row for row in results.rows if row.reid] if place is None else [results.rows[place]]
-    worst = max((row.reid for row in rows if row.reid), key=lambda rate: rate.value, default=None)
-    return f"{visible(counted(worst))} re-identified" if worst else ""
+    # Where none is deployed the control is no answer, unless nothing else was compared with it.
+    rows = [row for row in rows if place is not None or not row.undefended] or rows
+    rated = [(row.reid.value, row.reid, row.defense) for row in rows if row.reid]
+    if not rated:
+        return ""
+    _, reid, defense = max(rated, key=lambda entry: entry[0])
+    where = "" if place is not None else f"at worst, under {defense_name(defense)}, "
+    verdict = verdict_name(results.headline.kind, results.settings.reid_limit).replace(NBSP, " ")
+    return visible(f"{where}{rate_text(reid)} re-identified; verdict of the study: {verdict}")

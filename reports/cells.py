@@ -102,7 +102,8 @@ def _role(x: Row | DefenseLine) -> tuple[str, ...]:
 def gravest(x: DefenseLine, _: Scene) -> Cell:
     """The verdict under the strongest attack; whether any attack knew the defense."""
     unmet = x.reid and not x.met_by_adaptive
-    return Cell(notes=("met by no attack that knows it",) if unmet else (), verdict=x.verdict)
+    notes = ("met by no attack that knows it",) if unmet else ()
+    return Cell(notes=notes, brief=x.verdict, verdict=x.verdict)
 
 
 def verdict(x: Row, _: Scene) -> Cell:
@@ -125,7 +126,8 @@ def reid(x: Row | DefenseLine, _: Scene) -> Cell:
         return Cell()
     cell = rate(m.reid)
     unknown = "match somebody in the gallery; whom the update is of is not known"
-    brief = f"{cell.brief} ({100 * m.reid.low:.0f}–{100 * m.reid.high:.0f} %)"
+    low, high = (percent(x, unit=False) for x in (m.reid.low, m.reid.high))
+    brief = f"{cell.brief} ({low}–{high} %)"
     notes = (*cell.notes, unknown) if m.searched else cell.notes
     notes = (*notes, *(text.second_opinion(label, other) for label, other in m.others.items()))
     return Cell(cell.value, notes, brief, rate=m.reid, prior=m.prior)
@@ -319,5 +321,5 @@ def dominator(x: DefenseLine, _: Scene) -> Cell:
 
 
 def holm(x: Row, _: Scene) -> Cell:
-    """Whether excess is established, adjusted for all lines."""
+    """The test on identity, adjusted for all lines."""
     return p_value(x.measurement.p_holm if x.measurement else None)

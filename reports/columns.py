@@ -56,12 +56,12 @@ def of_defenses(metrics: Sequence[MetricFacts]) -> tuple[Column[DefenseLine], ..
         Column(lambda x, _: Cell(x.role), name="role"),
         Column(lambda x, _: Cell(x.attack or ABSENT), name="strongest attack"),
         Column(lambda x, _: Cell(x.adaptive or ABSENT), name="adaptive"),
-        Column(cells.gravest, "Verdict"),
+        Column(cells.gravest, "Verdict", name="verdict"),
         Column(cells.reid, "Re-identification ↓", f"{RATE}; bar 0–100 %", "re-id"),
         Column(lambda x, _: cells.rate(x.reid_blind), "Blind attack ↓", RATE, "blind"),
         Column(lambda x, _: cells.rate(x.reid_adapted), "Adapted attack ↓", RATE, "adapted"),
         Column(cells.reduction, "Reduction ↑", "points, −100–100 [CI], n; Holm p"),
-        Column(lambda x, _: cells.p_value(x.p_holm), name="Holm p"),
+        Column(lambda x, _: cells.p_value(x.p_holm), name="reduction, Holm p"),
         Column(cells.excess, "Excess over prior ↓", "points, −100–100 [CI], n", "excess"),
         Column(cells.worst, "Worst cosine ↓", "no unit, −1–1", "worst cosine"),
         *map(metric, metrics),
@@ -97,7 +97,7 @@ def of_rows(metrics: Sequence[MetricFacts]) -> tuple[Column[Row], ...]:
         Column(cells.epsilon, "ε claimed ↓", "0 and up; δ, unit, rounds, scope"),
         Column(cells.shown, "ε shown ↓", SHOWN),
         Column(lambda x, _: Cell(x.adaptive if x.measurement else ABSENT), "Adaptive attack"),
-        Column(cells.holm, "Holm p", "0–1; small: excess established"),
+        Column(cells.holm, "Holm p", "test on identity, 0–1; small: it says who it was"),
     )
 
 

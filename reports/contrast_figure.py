@@ -40,9 +40,10 @@ def contrasts(results: Results) -> Figure:
         title="Attacks against each other",
         reading=(
             "Paired differences on the same targets, first minus second, with 95 % intervals. An "
-            "interval that crosses the zero line separates nothing. At the right: the difference, "
-            "and CPU seconds a target, first / second, so that a win bought with computing time "
-            "shows as such."
+            "interval that crosses the zero line separates nothing, nor does one target, which has "
+            "no interval. At the right: the difference, and CPU seconds a target, first / second, "
+            "so that a win bought with computing time shows as such; what an attack learned once "
+            "for all targets is not in them."
         ),
         panels=tuple(panels)
         or (Panel("", "", why="No two attacks ran on the same targets: nothing to compare."),),

@@ -1,5 +1,6 @@
 """The controls of a run: what must succeed, what must not, and whether it was so."""
 
+from fedaudit.core.measures import Rate
 from fedaudit.core.scenario import Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.reports import recorded
@@ -14,6 +15,7 @@ from fedaudit.reports.verdicts import rate_text
 from fedaudit.scoring.copies import ENOUGH
 from fedaudit.scoring.identity import Gallery
 from fedaudit.stats import intervals
+from fedaudit.stats.intervals import clopper_pearson
 
 
 def controls(
@@ -73,14 +75,19 @@ def _calibration(study: Study, gallery: Gallery | None) -> Control:
     name, scene = "FMR calibration", "all"
     if gallery is None:
         return Control(name, scene, "no identities, or no embedder", "a gallery of people", None)
-    requirement = f"at least {3 / study.fmr:,.0f} impostor pairs for an FMR of {study.fmr:g}"
+    # Too few pairs for what was asked are held against a higher rate, which is the one in use.
+    fmr = gallery.fmr if gallery.threshold is not None else study.fmr
+    requirement = f"at least {3 / fmr:,.0f} impostor pairs for an FMR of {fmr:g}"
+    if fmr != study.fmr:
+        requirement += f"; the study asks for {study.fmr:g}, which takes {3 / study.fmr:,.0f}"
     outcome = f"{gallery.impostor_pairs:,} impostor pairs of {len(gallery.people)} people"
     if gallery.threshold is None:
         return Control(name, scene, f"{outcome}: too few, no threshold", requirement, None)
     outcome += f"; cosine threshold {gallery.threshold:.3f} at an FMR of {gallery.fmr:g}"
     if gallery.rates:
         real = gallery.rates.false_matches
-        outcome += f" (95 % interval over people {real.low:.2g} to {real.high:.2g})"
+        low, high = (f"{x:.2g}" if x >= 1e-4 else "less than 0.0001" for x in (real.low, real.high))
+        outcome += f" (95 % interval over people {low} to {high})"
     return Control(name, scene, outcome, requirement, True)
 
 
@@ -137,7 +144,7 @@ def _prior_only(study: Study, trials: Trials, rows: tuple[Row, ...]) -> tuple[Co
         ]
         if not candidates:
             continue
-        low, _, rate, row = max(candidates, key=lambda entry: entry[:2])
+        _, _, rate, row = max(candidates, key=lambda entry: entry[:2])
         m = row.measurement
         assert m  # only measured rows are here
         group = trials.group(scenario.name, row.defense, attack.label, "prior_only")
@@ -153,12 +160,21 @@ def _prior_only(study: Study, trials: Trials, rows: tuple[Row, ...]) -> tuple[Co
             Control(
                 name=f"prior-only ({attack.label} on {of or 'noise'})",
                 scenario=scenario.name,
-                outcome=f"{rate_text(rate)}{ssim}{where}",
+                outcome=f"{rate_text(rate)}{ssim}{where}{_few(rate, study.reid_limit)}",
                 requirement="what a leak must exceed" + ("" if m.searched else bound),
-                passed=None if m.searched else low <= study.reid_limit,
+                passed=None if m.searched else _at_most(rate, study.reid_limit),
             )
         )
     return tuple(entries)
+
+
+def _at_most(rate: Rate, limit: float) -> bool | None:
+    """Whether the rate's lower end is within the limit; None where that of n of n would be, too."""
+    return rate.low <= limit if clopper_pearson(rate.n, rate.n)[0] > limit else None
+
+
+def _few(rate: Rate, limit: float) -> str:
+    return "; so few decide nothing" if _at_most(rate, limit) is None else ""
 
 
 def _overlaps(source: SourceFacts) -> tuple[Control, ...]:
@@ -188,13 +204,14 @@ def _update_noise(study: Study, trials: Trials) -> tuple[Control, ...]:
         for score in scores:
             people[score.person] = people.get(score.person, False) or bool(score.reidentified)
         rate, targets = intervals.rate([*people.values()]), len({t.cell.target for t in mine})
+        count = "1 target" if targets == 1 else f"{targets} targets"
         entries.append(
             Control(
-                name=f"noise in place of the update ({targets} targets, all attacks)",
+                name=f"noise in place of the update ({count}, all attacks)",
                 scenario=scenario.name,
-                outcome=rate_text(rate),
+                outcome=f"{rate_text(rate)}{_few(rate, study.reid_limit)}",
                 requirement=f"lower bound at most {study.reid_limit:.0%}".replace("%", " %"),
-                passed=rate.low <= study.reid_limit,
+                passed=_at_most(rate, study.reid_limit),
             )
         )
     return tuple(entries)

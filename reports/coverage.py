@@ -53,4 +53,5 @@ def _result(measurements: Sequence[tuple[Row, Measurement]]) -> str:
     all_searches = all(m.searched for _, m in measurements)
     verb = "match somebody in the gallery" if all_searches else "re-identified somebody"
     names = dict.fromkeys(attack_name(row.attack) for row, _ in measurements)
-    return f"{hits} of {n} trials {verb}, all defenses together (by {first_few(names)})"
+    trials = "trial" if n == 1 else "trials"
+    return f"{hits} of {n} {trials} {verb}, all defenses together (by {first_few(names)})"

@@ -116,7 +116,7 @@ class _Thing:
         if self.readers:
             does = f"{_list(self.readers)} {'does' if len(self.readers) == 1 else 'do'}"
             return f"not attacked: no attack in this study reads {kind}; {does}"
-        return f"not attacked: no attack reads kind {kind}"
+        return f"not attacked: no attack reads kind {kind.replace('_', ' ')}"
 
     def _alone(self, other: Scenario) -> bool:
         return {e.partition(":")[0] for e in other.expose} == {self.name}

@@ -1,12 +1,12 @@
 """Findings, which call for action: leaks, single matches, claims that do not cover what leaks."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
 from fedaudit.core.claims import COUNTS, Claim, in_words
-from fedaudit.reports.comparison import LEAKING, Exposure, Row, Severity, leak_order
+from fedaudit.reports.comparison import LEAKING, Exposure, Reason, Row, Severity, leak_order
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.remedies import NO_REMEDY, remedy_of
 from fedaudit.reports.results import Finding
@@ -126,18 +126,45 @@ def _claim(row: Row) -> str:
     return f"{attack_name(row.attack)} re-identified {rate_text(m.reid)}."
 
 
+NO_CONTROL = (
+    "Nothing says what chance finds: set controls = true; where it is, give the same command again."
+)
+_UNPROVEN: Mapping[Reason, tuple[str, str]] = {
+    "no prior-only control": (
+        "with no prior-only control to say what chance finds",
+        NO_CONTROL,
+    ),
+    "prior overlap": (
+        "by an attack whose prior knows the audited photos",
+        "Attack with a prior that does not know the audited photos.",
+    ),
+    "source not shown": (
+        "not shown to come from the update",
+        "Audit more people, or attack with a prior that does not know them.",
+    ),
+}
+"""Why matches demonstrate no leak where it is not their number, and what to do about it."""
+
+
 def _single(row: Row) -> Finding:
     assert row.reid
     matches = "1 match" if row.reid.hits == 1 else f"{row.reid.hits} matches"
+    why, remedy = _UNPROVEN.get(
+        row.verdict.reason,
+        (
+            "not significantly above prior-only",
+            "Run more targets: a confirmed match matters even in a run that is clean otherwise.",
+        ),
+    )
     return _finding(
         row,
         "single",
         severity="low",
         confidence="low",
-        cause="Single matches, not significantly above prior-only",
-        title=f"{matches} from {_source(row)} {_under(row)}, not significantly above prior-only",
+        cause=f"Single matches, {why}",
+        title=f"{matches} from {_source(row)} {_under(row)}, {why}",
         claim=_claim(row),
-        remedy="Run more targets: a confirmed match matters even in a run that is clean otherwise.",
+        remedy=remedy,
     )
 
 

@@ -48,7 +48,9 @@ GLOSSARY: tuple[Term, ...] = (
     Term(
         "Excess",
         "Re-identification minus the prior-only rate on the same targets, in percentage "
-        "points. A lower bound above 0 is what this report calls a demonstrated leak.",
+        "points. A leak may be demonstrated while its interval reaches below 0, as of few people "
+        "it does: the test on identity decides, and excess alone only where there is no such "
+        "test.",
         "excess",
     ),
     Term(
@@ -99,6 +101,13 @@ GLOSSARY: tuple[Term, ...] = (
         "nothing else that was sent. Claimed: computed by an accountant. Shown: a lower bound"
         " established by attacks.",
         "ε",
+    ),
+    Term(
+        "Covers …, not …",
+        "Kinds of what was sent that an ε is of, and what it leaves out. Counts: each client’s "
+        "exact number of images, which travels in clear. Cluster membership: which people are "
+        "averaged together, which is decided without noise.",
+        r"covers \w+, not \w+",
     ),
     Term(
         "Broken claim",

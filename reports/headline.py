@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
+from fedaudit.core.printable import first_few
 from fedaudit.reports.comparison import GRAVITY, Row, Verdict, strongest
 from fedaudit.reports.findings import open_claims
 from fedaudit.reports.guarantees import UNSTATED
@@ -133,7 +134,10 @@ def _leak(worst: Row, rows: Sequence[Row]) -> Verdict:
         )
     if (p := worst.measurement.p_holm) is not None:
         size = p_value(p).replace("<", "less than ").replace(NBSP, "")
-        sentence += f" By chance as many come back with a probability of {size}."
+        sentence += (
+            " By chance, what came back would fit these people as well with a probability of "
+            f"{size}."
+        )
     return Verdict("LEAK DEMONSTRATED", sentence, worst.verdict.severity)
 
 
@@ -209,8 +213,17 @@ def _comparison(lines: Sequence[Row]) -> Verdict:
     if len(rivals) <= SHOWN:
         parts += [_in_short(row) for row in rivals]
     else:
-        parts += [f"from {_in_short(rivals[0])} to {_in_short(rivals[-1])}"]
-    return Verdict("COMPARISON", f"{sentence}: {'; '.join(parts)}.")
+        parts += [f"from {_alike(rivals, rivals[0])} to {_alike(rivals, rivals[-1])}"]
+    others = [name for name in scenes if name != scenario]
+    beside = f" Further scenarios stand in the table: {first_few(others)}." if others else ""
+    return Verdict("COMPARISON", f"{sentence}: {'; '.join(parts)}.{beside}")
+
+
+def _alike(rows: Sequence[Row], row: Row) -> str:
+    """A defense and its rate, and how many others have the same, so that none looks singled out."""
+    assert row.reid
+    more = sum(1 for other in rows if other.reid and other.reid.value == row.reid.value) - 1
+    return _in_short(row) + (f" (as under {more} more)" if more else "")
 
 
 SHOWN = 4

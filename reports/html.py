@@ -111,6 +111,7 @@ def render(
         "scale": scale(cleaned, headline),
         "worst_row": worst_row,
         "worst_threshold": view.threshold(cleaned, worst_row.scenario) if worst_row else None,
+        "attacks_run": view.attacks_run(cleaned),
         "attacks_table": view.attacks_table(cleaned),
         "defenses_table": view.defenses_table(cleaned),
         "exposure_table": view.exposure_table(cleaned),

@@ -44,9 +44,9 @@ def scores(results: Results) -> Figure:
         id="scores",
         title="How close each face comes to its person",
         reading=(
-            "One tick per reconstructed image: its identity cosine to another photo of the same "
-            "person. Ticks right of the dashed line are re-identified. Reconstructions that sit "
-            "where the prior-only ticks sit owe nothing to the update. "
+            "One tick per reconstructed image of any attack: its identity cosine to another photo "
+            "of the same person. Ticks right of the dashed line are re-identified. By this measure "
+            "reconstructions that sit where the prior-only ticks sit show no more than chance. "
             f"Lanes of more than {MOST_TICKS} images show evenly spaced quantiles."
         ),
         panels=tuple(panels)

@@ -9,10 +9,14 @@ from fedaudit.reports.text import verdict_name
 
 
 def junit(results: Results) -> str:
-    """One test a line of what is deployed, and one a finding; an open verdict is skipped."""
+    """One test a line of what is deployed, and one a finding; an open verdict is skipped.
+
+    Of a comparison, which deploys nothing, each line but the control's is one.
+    """
     suite = TestSuite(f"fedaudit {printable(results.study)}")
     for row in results.rows:
-        if results.deployed and row.role != "deployed":
+        # The control must leak: of a comparison, too, it is no test that could fail.
+        if row.role != "deployed" if results.deployed else row.role == "control":
             continue
         case = TestCase(
             printable(f"{row.defense}: {row.attack}"), classname=printable(row.scenario)

@@ -82,8 +82,10 @@ def short(text: str, longest: int = LONGEST) -> str:
 
 
 def bounds(value: Rate | Estimate | None) -> Record:
-    """The part of a record that says where a point and its interval are."""
+    """The part of a record that says where a point and its interval are; one value has none."""
     fields = ("value", "low", "high")
+    if isinstance(value, Estimate) and not value.has_interval:
+        return dict.fromkeys(fields, value.value)
     return {field: getattr(value, field) if value else None for field in fields}
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from fedaudit.core import claims
 from fedaudit.core.measures import Utility
 from fedaudit.reports import text
-from fedaudit.reports.comparison import ADAPTED, DefenseLine
+from fedaudit.reports.comparison import ADAPTED, GRAVITY, DefenseLine
 from fedaudit.reports.guarantees import guarantee
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Results
@@ -26,7 +26,7 @@ class League:
     """The table with what it can be downloaded as.
 
     Attributes:
-        lines: Sorted by what leaks, most first.
+        lines: Sorted by what leaks, most first; of equal rates the graver verdict.
         scenarios: Of the lines, in the order of the study.
         csv, json: `data:` addresses of the numbers behind the table.
         trainings: Which column is of which training, a sentence for scenarios that train alike.
@@ -72,7 +72,11 @@ class LeagueLine:
 
 def league(results: Results) -> League:
     """All lines of the comparison of defenses."""
-    lines = sorted(map(_line, results.defenses), key=lambda line: -line.leak)
+    # Of equal rates the graver verdict: a trace of identity is more than what is inconclusive.
+    lines = sorted(
+        map(_line, results.defenses),
+        key=lambda line: (-line.leak, GRAVITY.index(line.source.verdict)),
+    )
     return League(
         lines=tuple(lines),
         scenarios=tuple(dict.fromkeys(line.scenario for line in results.defenses)),

@@ -18,6 +18,7 @@ from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.stored_values import Facts
 
 ALIKE = "look like one person under two names"
+UNRUN = "of the study were not run"
 
 
 def limits_of_run(
@@ -103,7 +104,8 @@ def _gaps(folder: RunFolder, stock: Inventory, lacking: Collection[str]) -> Iter
     for name in hash_list.altered_beside_cells(folder.path):
         yield f"Altered or deleted since the run wrote it: {name}. Nothing here can be relied on."
     if count := len({*stock.missing} & {*lacking}):
-        yield f"{count} job(s) of the study were not run: their cells are not tested."
+        tried = " or failed" if stock.failed.keys() & {*lacking} else ""
+        yield f"{count} job(s) {UNRUN}{tried}: their cells are not tested."
     for key, reason in stock.damaged.items():
         yield f"Not tested, because its file is damaged: {key} ({reason})"
     for key, message in stock.failed.items():

@@ -51,8 +51,8 @@ def positive_control(
     outcome = f"SSIM {ssim:.2f} by {best.attack}, {_over(gain)}"
     # One target has no interval, and that of two is twelve errors wide: neither held nor failed.
     if gain.n < 2 or (gain.n == 2 and gain.low <= 0 < gain.value):
-        few = "one target" if gain.n < 2 else "two targets"
-        return Control(name, best.scenario, f"{outcome}; {few} decide nothing", requirement, None)
+        few = "one target decides" if gain.n < 2 else "two targets decide"
+        return Control(name, best.scenario, f"{outcome}; {few} nothing", requirement, None)
     return Control(name, best.scenario, outcome, requirement, gain.low > 0)
 
 

@@ -13,6 +13,7 @@ from fedaudit.reports.comparison import LEAKING, Row, Severity
 from fedaudit.reports.measurement import Explained, Measurement
 from fedaudit.reports.plain_names import attack_name
 from fedaudit.reports.results import Finding
+from fedaudit.reports.text import counted
 from fedaudit.reports.verdicts import model_in_words, severity_of
 from fedaudit.scoring.identity import Gallery
 from fedaudit.stats import intervals
@@ -135,14 +136,20 @@ def copies_text(measurement: Measurement) -> str:
     if own is None or not own.hits:
         return ""
     prior = f"{control.hits} of {control.n}" if control else "—"
-    of = f"{own.hits} of {own.n} {own.unit}"
     calibration = measurement.copy_calibration
+    word = _copies_word(measurement)
     least = f"PSNR at least {calibration.psnr:.1f} dB"
     if chance := calibration.false_copies:
-        least += f", which other photos reach of {chance.hits} of {chance.n} people"
+        least += f", which other photos reach of {counted(chance)}"
     return (
-        f"Photos that were trained on come back as copies, of {of} ({least}; prior-only {prior})."
+        f"Photos that were trained on come back as {word}, of {counted(own)} ({least}; prior-only "
+        f"{prior})."
     )
+
+
+def _copies_word(measurement: Measurement) -> str:
+    """Copies where they are proof, and no more than what was shown where they are none."""
+    return "copies" if measurement.copied else "what passes for copies"
 
 
 def _copies(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
@@ -164,8 +171,9 @@ def _copies(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
             id="",
             severity=severity_of(rate, passive=True),
             confidence="high" if measurement.copied else "medium",
-            cause="Photos come back as copies from updates",
-            title=f"Photos come back as copies from updates of {model_in_words(best)}",
+            cause=f"Photos come back as {_copies_word(measurement)} from updates",
+            title=f"Photos come back as {_copies_word(measurement)} from updates of "
+            f"{model_in_words(best)}",
             claim=copies_text(measurement),
             evidence=(
                 f"SSIM to the originals {mean_text(measurement.ssim)}" if measurement.ssim else ""

@@ -41,8 +41,9 @@ def reidentification(results: Results) -> Figure:
         reading=(
             "Point: share of reconstructed faces that the independent embedder matches to the "
             f"right person at FMR {results.settings.fmr:g}. Bar: exact 95 % interval. Gray tick: "
-            "the same attack on an invented person’s update (prior only). A bar that clears it "
-            f"is leakage. Dashed line: the limit T = {percent(results.settings.reid_limit)}."
+            "the same attack on an invented person’s update (prior only). Bars show how sure a "
+            "rate is; whether a leak is demonstrated is for the test on identity to say. Dashed "
+            f"line: the limit T = {percent(results.settings.reid_limit)}."
         ),
         panels=tuple(panels),
         keys=(

@@ -73,13 +73,22 @@ def number(value: float | None, digits: int = 2) -> str:
 def percent(value: float | None, *, unit: bool = True) -> str:
     """A share in percent; one decimal below 10 %, where intervals of clean runs live.
 
+    What is not all is never rounded to it, nor what is something to nothing.
+
     >>> percent(0.5, unit=False), percent(0.049, unit=False), percent(0, unit=False)
     ('50', '4.9', '0')
+    >>> percent(0.998, unit=False), percent(0.9999, unit=False), percent(0.0001, unit=False)
+    ('99.8', '>99.9', '<0.1')
     """
     if value is None:
         return ABSENT
     share = value * 100
-    text = number(share, 0 if abs(share) >= 9.95 else 1).removesuffix(".0")
+    if 99.95 <= share < 100:
+        text = ">99.9"
+    elif 0 < share < 0.05:
+        text = "<0.1"
+    else:
+        text = number(share, 0 if 9.95 <= abs(share) < 99.5 else 1).removesuffix(".0")
     return f"{text}{NBSP}%" if unit else text
 
 
@@ -100,7 +109,13 @@ def rate_range(value: Rate) -> str:
 
 
 def estimate_range(value: Estimate, digits: int = 2) -> str:
-    """The interval of an estimate."""
+    """The interval of an estimate; one value has none, however small its range looks.
+
+    >>> estimate_range(Estimate(0.01, 0.0, 0.01, 1, "one alone has no interval"))
+    'no interval'
+    """
+    if not value.has_interval:
+        return "no interval"
     return f"[{number(value.low, digits)}, {number(value.high, digits)}]"
 
 

@@ -77,7 +77,8 @@ def judge(
         return _of_search(measurement, settings, passive=passive)
     lead = found_text(reid) + originals_text(measurement)
     if excess is None:
-        sentence = f"{lead}; the prior-only control is missing (controls = true)."
+        why = "either it was not asked for (controls = true), or its cells have no result"
+        sentence = f"{lead}; the prior-only control is missing: {why}."
         return Verdict("INCONCLUSIVE", sentence, reason="no prior-only control")
     above = f"{lead}, {excess_text(measurement)}{_test_text(measurement)}"
     if is_demonstrated(measurement):

@@ -9,6 +9,8 @@ from fedaudit.reports.cells import Cell
 from fedaudit.reports.columns import Column, of_defenses, of_exposures, of_rows, scene
 from fedaudit.reports.comparison import GRAVITY, Reason, Row
 from fedaudit.reports.figures import state_of, unique
+from fedaudit.reports.findings import NO_CONTROL
+from fedaudit.reports.limitations import UNRUN
 from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Finding, Results
 from fedaudit.reports.text import counted, percent
@@ -23,7 +25,7 @@ OPEN: Mapping[Reason, str] = {
     "blind attack": "The attack takes the defense for absent: add one that knows it.",
     "unconverged": "The search had not ended: give it more steps.",
     "no undefended control": 'Nothing shows that the attack works: add "none" to the defenses.',
-    "no prior-only control": "Nothing says what chance finds: set controls = true.",
+    "no prior-only control": NO_CONTROL,
     "source not shown": "Whether a face came from the update, or from what the attacker knew "
     "before, is open: audit more people, or attack without that knowledge.",
     "prior overlap": "The attack's prior knows the audited photos: use another one.",
@@ -162,6 +164,8 @@ def not_shown(results: Results, headline: Row | None) -> tuple[str, ...]:
     gaps = [c.attack_class for c in results.coverage if not c.executed]
     first = f"Not tested: {'; '.join(gaps)}. Untested is not clean. " if gaps else ""
     points = [f"{first}Stronger attacks or other data may recover more."]
+    # A part of a study looks like all of it, unless a reader of the first screen is told.
+    points += [line for line in results.limitations if UNRUN in line]
     if results.underpowered:
         points.append(
             "The study is under-powered: it can demonstrate a leak, and cannot rule one out. Of a "
@@ -196,7 +200,8 @@ def next_steps(results: Results) -> tuple[str, ...]:
         )
     elif results.headline.reason:
         reason = results.headline.reason
-        steps.append(OPEN.get(reason, f"Mend what keeps the verdict open: {reason}."))
+        step = OPEN.get(reason, f"Mend what keeps the verdict open: {reason}.")
+        steps += [] if step in remedies else [step]  # a finding may have said so
     elif results.underpowered:
         steps.append("Repeat with more targets before concluding anything from a low rate.")
     return tuple(steps) or ("Keep this report with the configuration; repeat after every change.",)
@@ -232,6 +237,18 @@ def causes(results: Results) -> tuple[tuple[str, tuple[Finding, ...]], ...]:
     for finding in results.findings:
         groups.setdefault(finding.cause, []).append(finding)
     return tuple((cause, tuple(mine)) for cause, mine in groups.items())
+
+
+def attacks_run(results: Results) -> tuple[tuple[str, str], ...]:
+    """Each attack that ran, by its label: its name, settings and adaptation, as the study says.
+
+    Labels are the study's: "blind" alone does not say which attack that was.
+    """
+    stated: dict[str, dict[str, None]] = {}
+    for row in results.rows:
+        if row.measurement and row.attack_settings:
+            stated.setdefault(row.attack, {})[row.attack_settings] = None
+    return tuple((label, "; ".join(settings)) for label, settings in stated.items())
 
 
 def counts(results: Results) -> tuple[tuple[str, int], ...]:

@@ -90,7 +90,16 @@ def _say(one: Recommendation, max_reid: float, min_accuracy: float) -> None:
         ranked = [c for c in one.candidates if c not in one.unranked]
         unfit = ("no gain", "not measured")
         near = [c for c in ranked if c.standing not in unfit][:3]
-        for candidate in [*near, *[c for c in ranked if c.standing in unfit][:5]]:
+        apart = [c for c in ranked if c.standing in unfit][:5]
+        for candidate in near:
+            say(f"    {_line(candidate)} [{candidate.standing}]")
+        # One list would call a leaky defense nearer than one under which nobody came back.
+        if near and apart:
+            say(
+                "  apart from these, however little came back, as no use of training under them "
+                "was shown:"
+            )
+        for candidate in apart:
             say(f"    {_line(candidate)} [{candidate.standing}]")
     if one.unranked:
         say("  not ranked:")

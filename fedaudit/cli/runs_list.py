@@ -14,6 +14,7 @@ from fedaudit.cli.say import say, say_json
 if TYPE_CHECKING:
     from fedaudit.reports.archive import RunSummary
 
+CLEAN = "NO LEAK FOUND ABOVE LIMIT"
 HEADS = ("NAME", "BEGUN", "VERDICT", "SEVERITY", "DEPLOYED", "PEOPLE", "SIZE", "STATE", "BUILD")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 
@@ -90,7 +91,8 @@ def _line(run: RunSummary) -> tuple[str, ...]:
         run.name,
         run.started[:10] or ABSENT,
         run.verdict or ABSENT,
-        run.severity or ABSENT,
+        # Where nothing was concluded no severity is known, and "none" would look like harmless.
+        ABSENT if run.severity == "none" and run.verdict != CLEAN else run.severity or ABSENT,
         ", ".join(run.deployed) or ABSENT,
         ABSENT if run.people is None else f"{run.people}",
         f"{run.size / 1e6:.1f} MB",

@@ -43,8 +43,9 @@ def sign(
 ) -> int:
     """Put a sign-off into the run folder RUN, for this very state of it, and render its report.
 
-    Nothing that is altered later goes unnoticed by `fedaudit verify`: the sign-off names the root
-    of the folder's hashes, and a key makes it nobody else's.
+    The sign-off names the root of the folder's hashes, and `fedaudit verify --public-key` notices
+    what is altered later, if it was signed with a key. Without one, whoever alters the folder can
+    write hashes and sign-off anew.
     """
     from fedaudit.reports.build import build_report  # noqa: PLC0415 - imports torch
     from fedaudit.study import sign_off  # noqa: PLC0415 - imports torch

@@ -67,13 +67,13 @@ def verify(
     if as_json:
         say_json({"sound": answer.sound, **asdict(answer)})
     else:
-        _say(answer)
+        _say(answer, vouched=bool(root or public_key))
     if not answer.sound:
         return GATE
     return OK if answer.files else INCONCLUSIVE
 
 
-def _say(answer: Verification) -> None:
+def _say(answer: Verification, *, vouched: bool) -> None:
     differences = answer.differences
     for what, names in (
         ("altered", differences.altered),
@@ -93,5 +93,12 @@ def _say(answer: Verification) -> None:
     if answer.files:
         say(f"checked: {answer.files} files, results.json and report.html")
         say(f"root: {answer.root}")
-    verdict = "nothing was altered" if answer.sound else "this folder is not as its run left it"
+    verdict = "this folder is not as its run left it"
+    if answer.sound:
+        verdict = "nothing was altered"
+        if not vouched:  # whoever can write the folder can write the list
+            verdict += (
+                " since its list of hashes was written; who wrote that, the folder cannot say "
+                "(--root, --public-key)"
+            )
     say(verdict if answer.files or not answer.sound else "there was nothing to check against")

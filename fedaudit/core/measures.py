@@ -24,6 +24,10 @@ class Rate:
     unit: str = "people"
 
 
+ALONE = "one alone has no interval"
+"""Method of a mean of one unit, whose low and high are bounds of what is possible, if any."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean or a paired difference with its 95 % interval; `method` says which interval."""
@@ -33,6 +37,11 @@ class Estimate:
     high: float
     n: int
     method: str
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether low and high say how sure the value is."""
+        return self.method != ALONE
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from scipy.special import betaincinv, stdtrit
 from torch import Tensor
 
-from fedaudit.core.measures import Estimate, Rate
+from fedaudit.core.measures import ALONE, Estimate, Rate
 
 
 def clopper_pearson(hits: float, n: float, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -75,7 +75,7 @@ def mean(
     n, middle = len(groups), float(np.mean(values))
     if n == 1:
         low, high = (bound if math.isfinite(bound) else middle for bound in bounds)
-        return Estimate(middle, low, high, 1, "one alone has no interval")
+        return Estimate(middle, low, high, 1, ALONE)
     gaps = np.array([sum(group) - len(group) * middle for group in groups.values()])
     error = n / len(values) * float(gaps.std(ddof=1)) / n**0.5
     half = float(stdtrit(n - 1, 0.975)) * error

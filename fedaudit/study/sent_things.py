@@ -121,7 +121,7 @@ def not_attacked(cell: Cell, sent: tuple[Sent, ...], why: str) -> Trial:
 def _summary(part: Shared) -> str:
     tensors = tensors_in(part)
     if len(tensors) == 1:
-        return f"{' × '.join(str(n) for n in tensors[0].shape)} values"
+        return f"{' × '.join(f'{n:,}' for n in tensors[0].shape)} values"
     return f"{len(tensors)} tensors, {sum(t.numel() for t in tensors):,} values"
 
 

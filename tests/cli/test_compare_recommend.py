@@ -87,6 +87,13 @@ def test_recommend_names_what_was_measured_or_the_nearest(
     none = CliRunner().invoke(cli, strict, standalone_mode=False)
     assert none.return_value == 1
     assert "Nearest:" in none.output
+    # What nobody came back under, but was not shown to train, stands in a list of its own.
+    near, words, apart = none.output.partition("no use of training under them was shown:")
+    assert words
+    assert "[no gain]" not in near
+    assert "[no gain]" in apart
+    assert "[too leaky]" in near
+    assert "[too leaky]" not in apart
     plain = json.loads(CliRunner().invoke(cli, [*strict, "--json"]).output)
     assert plain[0]["satisfied"] == []
     assert {c["standing"] for c in plain[0]["candidates"]} <= {"too costly", "too leaky", "no gain"}

@@ -40,6 +40,18 @@ def test_a_run_is_listed_as_its_results_state_it(runs: Path) -> None:
     assert "finished" in table
 
 
+@pytest.mark.parametrize("clean", [True, False])
+def test_only_a_clean_word_has_no_severity(runs: Path, clean: bool) -> None:
+    """Of an open verdict none is known, and "none" beside it would look like harmless."""
+    file = runs / "team" / "one" / "results.json"
+    results = json.loads(file.read_text())
+    kind = "NO LEAK FOUND ABOVE LIMIT" if clean else "INCONCLUSIVE"
+    results["headline"] |= {"kind": kind, "severity": "none"}
+    file.write_text(json.dumps(results))
+    (line,) = (x for x in command("runs", "ls", runs).output.splitlines() if "team/one" in x)
+    assert (" none " in line.partition(kind)[2]) == clean
+
+
 def test_states(runs: Path) -> None:
     one = runs / "team" / "one"
     cell = next((one / "cells").glob("*--audit--*.json"))

@@ -12,6 +12,7 @@ from sarif_pydantic import Sarif
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.reports.accepted import Acceptance, read_accepted, write_accepted
+from fedaudit.reports.comparison import VerdictKind
 from fedaudit.reports.differences import compare_runs
 from fedaudit.reports.gate import Gate, judge_run
 from fedaudit.reports.junit import junit
@@ -137,6 +138,19 @@ def test_one_finding_has_one_fingerprint_everywhere() -> None:
     assert rules[0]["properties"]["security-severity"] == "9.5"
     for text in (junit(results), pull_request(results)):
         assert all(fingerprint in text for fingerprint in (CRITICAL, HIGH, LOW))
+
+
+@pytest.mark.parametrize("kind", ["INCONCLUSIVE", "INVALID", "NOT TESTED", "COMPARISON"])
+def test_code_scanning_takes_no_open_verdict_for_a_clean_one(kind: VerdictKind) -> None:
+    """An empty list would close whatever alerts an earlier run had opened."""
+    results = replace(sample(), findings=())
+    assert json.loads(sarif(results, "study.toml"))["runs"][0]["results"] == []
+    told = replace(results, headline=replace(results.headline, kind=kind))
+    (run,) = json.loads(sarif(told, "study.toml"))["runs"]
+    (one,) = run["results"]
+    assert one["message"]["text"] == f"{kind}: {told.headline.sentence}"
+    assert run["tool"]["driver"]["rules"][one["ruleIndex"]]["id"] == one["ruleId"]
+    assert one["level"] == "warning"
 
 
 def test_open_verdicts_are_skipped_tests_and_leaks_are_failed_ones() -> None:

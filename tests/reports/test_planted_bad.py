@@ -14,6 +14,7 @@ from fedaudit.core.trial import Trial
 from fedaudit.reports import run_contents
 from fedaudit.reports.build import summarize
 from fedaudit.reports.comparison import Reason
+from fedaudit.reports.limitations import limits_of_run
 from fedaudit.reports.results import Results
 from fedaudit.reports.rows import rows
 from fedaudit.scoring.identity import Gallery
@@ -228,3 +229,11 @@ def test_a_prior_that_says_it_was_trained_on_them() -> None:
         judged = next(row for row in found if row.role == "deployed")
         assert judged.verdict.reason == "prior overlap"
         assert "trained on the audited people" in judged.verdict.sentence
+
+
+def test_jobs_that_failed_are_told_as_such(tmp_path: Path) -> None:
+    keys = ("fresh--none--a--audit--t000--s0", "fresh--none--a--audit--t001--s0")
+    for failed, words in (({}, "were not run:"), ({keys[0]: "boom"}, "were not run or failed:")):
+        stock = Inventory((), keys, {}, failed)
+        told = [*limits_of_run(RunFolder(tmp_path), study(), stock, keys, trials(), (), None, {})]
+        assert f"2 job(s) of the study {words} their cells are not tested." in told

@@ -9,6 +9,7 @@ from fedaudit.core.trial import Trial
 from fedaudit.reports.contrasts import contrasts
 from fedaudit.reports.headline import headline
 from fedaudit.reports.measurement import Worst
+from fedaudit.reports.recorded import findings_of
 from fedaudit.reports.rows import rows
 from fedaudit.reports.verdicts import NOT_TESTED
 from fedaudit.scoring.copies import calibrate_copies
@@ -134,6 +135,9 @@ def test_a_copy_is_proof_on_enough_people(calibrated: int) -> None:
     told = "photos come back as what passes for copies, of 1 of 2 people" in top.sentence
     assert told == (calibrated != 40)
     if calibrated != 40:
+        (found,) = (f for f in findings_of(study(targets=2), (), (row,)) if "copies" in f.title)
+        assert "come back as what passes for copies" in found.title
+        assert "come back as what passes for copies, of 1 of 2 people" in found.claim
         doubt = "other photos of 1 of 10 people reach" if calibrated else "tried on no other photos"
         assert doubt in top.sentence
     # A prior that makes copies without the update proves nothing.

@@ -24,7 +24,8 @@ def test_sarif_holds_to_the_schema(tmp_path: Path) -> None:
     assert "2.1.0" in schema["title"]
     judge = jsonschema.validators.validator_for(schema)(schema)
     none = replace(sample(), findings=())
-    for results in (sample(), none, hostile(sample())):
+    undecided = replace(none, headline=replace(none.headline, kind="INVALID"))
+    for results in (sample(), none, undecided, hostile(sample())):
         document = json.loads(sarif(results, "studies/faces of 2026.toml"))
         assert [error.message for error in judge.iter_errors(document)] == []
         assert "faces%20of%202026" in json.dumps(document) or not results.findings

@@ -43,7 +43,7 @@ LIMITATIONS = (
     "The prior-only control attacks the update of an invented person (of sets without people: of "
     "other images), once for each defense and target. The control by noise is run on the first "
     f"{NOISE_TARGETS} targets of each scenario, under its first defense.",
-    "A stated ε is the accountant's for one round; rounds compose.",
+    "A stated ε is the accountant's, for as many rounds as it says; more rounds spend more.",
 )
 
 

@@ -105,7 +105,7 @@ def test_originals_without_a_gallery_are_measured(
     assert "Identity was not tested" in row.verdict.sentence
     assert not (tmp_path / "run" / "evidence").exists()  # originals are never kept unasked
     # One photo is no statistics of people, and a copy of it needs none.
-    assert "come back as copies, of 1 of 1 people" in row.verdict.sentence
+    assert "come back as what passes for copies, of 1 of 1 person" in row.verdict.sentence
     assert m.prior_copies is not None
     assert m.prior_copies.hits == 0
     (finding,) = (f for f in results.findings if "copies" in f.title)

@@ -6,9 +6,10 @@ from fedaudit.core.printable import first_few
 from fedaudit.core.protocols import AttackCategory
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.measurement import Measurement
-from fedaudit.reports.plain_names import attack_name
+from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Coverage
 from fedaudit.reports.standards import IRREVERSIBILITY, MEMBERSHIP, PROPERTY, RECONSTRUCTION
+from fedaudit.reports.text import counted
 
 INFERENCE = (
     Coverage("membership inference", False, False, "—", MEMBERSHIP),
@@ -46,12 +47,13 @@ def coverage(
 
 
 def _result(measurements: Sequence[tuple[Row, Measurement]]) -> str:
-    rates = [m.reid for _, m in measurements if m.reid]
-    if not rates:
+    """What came back in the worst row: a sum over defenses would look like a rate and be none."""
+    rated = [(m.reid.value, row, m, m.reid) for row, m in measurements if m.reid]
+    if not rated:
         return "executed; identity not tested" if measurements else "—"
-    hits, n = sum(r.hits for r in rates), sum(r.n for r in rates)
-    all_searches = all(m.searched for _, m in measurements)
-    verb = "match somebody in the gallery" if all_searches else "re-identified somebody"
+    _, row, measurement, worst = max(rated, key=lambda entry: entry[0])
+    verb = "match somebody in the gallery" if measurement.searched else "re-identified"
     names = dict.fromkeys(attack_name(row.attack) for row, _ in measurements)
-    trials = "trial" if n == 1 else "trials"
-    return f"{hits} of {n} {trials} {verb}, all defenses together (by {first_few(names)})"
+    most = "at worst " if len(rated) > 1 else ""
+    under = defense_name(row.defense)
+    return f"{most}{counted(worst)} {verb} under {under} (by {first_few(names)})"

@@ -82,11 +82,9 @@ def _rule(cause: str, results: Results) -> ReportingDescriptor:
 
 _OPEN_RULE = ReportingDescriptor(
     id="open-verdict",
-    name="The audit is open",
-    short_description=Message(text="The audit is open: it shows neither a leak nor its absence"),
-    help=Message(
-        text="What keeps it open stands in the report; that nothing is listed is no pass."
-    ),
+    name="No verdict",
+    short_description=Message(text="The audit ends without a verdict on what is deployed"),
+    help=Message(text="Why stands in the report; that nothing else is listed is no pass."),
     default_configuration=ReportingConfiguration(level=Level.WARNING),
     properties={"tags": ["security", "privacy"]},
 )

@@ -162,7 +162,7 @@ def test_coverage_says_what_was_not_executed() -> None:
     assert list(found) == [*classes, *(c.attack_class for c in INFERENCE)]
     image_space = found["gradient inversion in image space"]
     assert (image_space.in_scope, image_space.executed) == (True, True)
-    assert image_space.result.startswith("4 of 10 trials re-identified somebody")
+    assert image_space.result.startswith("4 of 10 people re-identified under ")
     generative = found["gradient inversion with a generative prior"]
     assert (generative.in_scope, generative.executed, generative.result) == (True, False, "—")
     membership = found["membership inference"]

@@ -75,7 +75,9 @@ def lead(sentence: str) -> tuple[str, str]:
 
 
 def judged(results: Results) -> str:
-    """Which defenses the verdict is about, in words."""
+    """Which defenses the verdict is about, in words; "" where its sentence says it."""
+    if results.headline.kind == "COMPARISON":
+        return ""
     if not results.deployed:
         return "Comparison: no defense is named as deployed, so none is judged."
     names = ", ".join(map(defense_name, results.deployed))

@@ -17,6 +17,11 @@ from fedaudit.models.scores_check import check_loss, scores_of
 STEP = 1e-7
 """Move of each pixel, in double precision: small beside the distance to any non-smooth point."""
 TOLERANCE = 0.05
+OTHER_DERIVATIVES = (
+    "second derivatives of the model are not those of its gradient: an operation of its own has "
+    "none, so that searches may fail for this reason alone"
+)
+"""What is said of a model for which `check_differentiable` is False."""
 ROUNDING = 1e-12
 """Of a gradient's size: what moves it by less cannot be told."""
 

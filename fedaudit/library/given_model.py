@@ -14,6 +14,7 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.models.build_network import build
 from fedaudit.models.derivatives import OTHER_DERIVATIVES, check_differentiable
 from fedaudit.models.network_file import recover
+from fedaudit.models.wrappers import bare
 
 T = TypeVar("T")
 COMPARED = 100
@@ -21,22 +22,14 @@ COMPARED = 100
 
 
 def unwrapped(model: nn.Module, shape: tuple[int, int, int]) -> tuple[nn.Module, str]:
-    """The network that is in a wrapper of torch, and what the wrapper puts before its names.
+    """The network that is in wrappers of torch, and what these put before its names.
 
-    Wrappers for several devices and for compiling compute what the network does, and attacks cannot
-    see into them. A TorchScript module is given as the layers that it was made of.
+    A TorchScript module is given as the layers that it was made of.
 
     Raises:
         UsageError: A TorchScript module cannot be followed.
     """
-    prefix = ""
-    while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model, prefix = model.module, f"{prefix}module."
-        elif isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):
-            model, prefix = compiled, f"{prefix}_orig_mod."
-        else:
-            break
+    model, prefix = bare(model)
     if isinstance(model, torch.jit.ScriptModule):
         training, device = model.training, next(model.parameters(), torch.empty(0)).device
         with torch.no_grad():  # else the copy's parameters have a history

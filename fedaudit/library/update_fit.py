@@ -6,11 +6,11 @@ from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.core.printable import first_few
 from fedaudit.models.live_module import copy_module
+from fedaudit.models.named_network import unborn_layer
 
 
 def checked_shape(shape: Sequence[int] | None) -> tuple[int, int, int]:
@@ -38,11 +38,10 @@ def check_kinds(model: object, update: object, images: object) -> None:
         if not isinstance(model, type):
             what = f"{type(model).__name__}: give the torch.nn.Module that the server sent"
         raise UsageError(f"the model is {what}.")
-    if lazy := next((n for n, m in model.named_modules() if _is_unborn(m)), None):
+    if lazy := unborn_layer(model):
         raise UsageError(
-            f"the model's layer {lazy!r} ({type(model.get_submodule(lazy)).__name__}) has no "
-            "weights before it has seen an image: run the model once, as the server did before it "
-            "sent it."
+            f"the model's layer {lazy} has no weights before it has seen an image: run the model "
+            "once, as the server did before it sent it."
         )
     if not isinstance(update, Mapping):
         raise UsageError(
@@ -112,11 +111,6 @@ def check_complete(
 def is_sparse(value: object) -> bool:
     """Whether a tensor lists the numbers that are not zero, as updates of few of them do."""
     return isinstance(value, Tensor) and value.layout != torch.strided
-
-
-def _is_unborn(layer: nn.Module) -> bool:
-    """Whether a lazy layer's parameters have no shape yet."""
-    return any(map(is_lazy, (*layer.parameters(recurse=False), *layer.buffers(recurse=False))))
 
 
 def _check_tensor(name: str, value: object, parameter: Tensor) -> None:

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import ModelSpec
+from fedaudit.models.build_network import build
 from fedaudit.models.named_network import create_network
 
 MODULE = """
@@ -18,6 +20,8 @@ def parallel(classes): return nn.DataParallel(plain(classes))
 def compiled(classes): return nn.DataParallel(torch.compile(plain(classes)))
 def scripted(classes): return torch.jit.script(plain(classes))
 def lazy(classes): return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
+def half(classes): return plain(classes).bfloat16()
+def mixed(classes): return nn.Sequential(nn.Conv2d(3, 4, 1), plain(classes).double())
 def exits(classes): raise SystemExit(3)
 built = plain(5)
 """
@@ -45,6 +49,17 @@ def test_a_network_comes_out_of_its_wrappers(factory: str) -> None:
     assert type(network) is nn.Sequential
     assert list(dict(network.named_parameters())) == ["1.weight", "1.bias"]
     assert network(torch.zeros(2, 3, 4, 4)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("factory", "precision"), [("half", torch.float32), ("mixed", torch.float64)]
+)
+def test_a_network_is_built_in_one_precision_single_at_least(
+    factory: str, precision: torch.dtype
+) -> None:
+    """As attacks compute: what was recorded is widened, too."""
+    network = build(ModelSpec(f"given_nets:{factory}", {"classes": 7}))
+    assert {p.dtype for p in network.parameters()} == {precision}
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")

@@ -33,7 +33,12 @@ from fedaudit.attacks.search.schedules.span_stages import opening, shown_stages
 from fedaudit.attacks.search.schedules.suited import restarts_of, suited
 from fedaudit.attacks.search.search_run import SearchRun, steps_of
 from fedaudit.attacks.search.slopes import BY_SLOPE, check_slopes
-from fedaudit.attacks.search.span_matching import SpanMatching, is_left_to_spans, lead_of_spans
+from fedaudit.attacks.search.span_matching import (
+    SpanMatching,
+    is_left_to_spans,
+    lead_of_spans,
+    unread_parts,
+)
 from fedaudit.attacks.search.stage import BY_SPANS, Stage, adjust, from_gray
 from fedaudit.attacks.search.surrogate_head import Unknown, surrogate_head
 from fedaudit.attacks.search.trace import Trace
@@ -244,7 +249,7 @@ class MatchingAttack:
             restarts=self.restarts,
             closed_form=run.closed_form,
             searched_by=run.searched_by,
-            unused=evidence.unused,
+            unused=(*evidence.unused, *(unread_parts(evidence) if self.match == "spans" else ())),
         )
 
     def _completed(

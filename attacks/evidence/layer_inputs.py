@@ -176,8 +176,8 @@ class InputReader:
             matrix = matrices_of(self.layers[name][0], gradient)
             if matrix.shape[2] == width and share_outside(matrix, rows) < CONFIRMED:
                 positions_by_name[name] = Position(positions, width, name in certain, order)
-            else:
-                self._refuted.add(name)
+            elif type(self.layers[name][0]) not in (*READABLE, type(CALLED)):
+                self._refuted.add(name)  # of torch's own layers it is rounding
         return positions_by_name
 
     def unread(self, names: Collection[str]) -> list[str]:

@@ -10,7 +10,6 @@ stage by 0.04 to 0.07 as they enter the network that was broadcast, and by 1e-8 
 (`benchmarks/subspace.py --only "two epochs" --misfits` prints what they miss midway).
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from fedaudit.attacks.training.replay import replay
 from fedaudit.attacks.training.schedule import fixed_order, steady_pace
 from fedaudit.attacks.training.trained_parameters import is_still
 from fedaudit.core.training import LocalTraining
+from fedaudit.models.module_copy import copy_detached
 
 MOST = 3
 """Epochs that are told apart: each adds a pass to every step of a search."""
@@ -136,7 +136,7 @@ class FollowedTraining:
 
 def _moved(model: nn.Module, change: Mapping[str, Tensor]) -> nn.Module:
     """A copy whose parameters are changed by so much."""
-    moved = copy.deepcopy(model)
+    moved = copy_detached(model)
     with torch.no_grad():
         for name, parameter in moved.named_parameters():
             if name in change:

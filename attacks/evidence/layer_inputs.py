@@ -24,6 +24,8 @@ from fedaudit.models.facenet import FaceNet
 
 Use = tuple[nn.Module, Tensor]
 """A layer, and what enters it, `[n, …]`."""
+MATRICES = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.RNNBase)
+"""Layers that apply matrices, in ways that are read and in others."""
 CALLED = nn.Identity()
 """Stands for the layer of a matrix that has none: it is applied by a call (`linear_calls`)."""
 CONFIRMED = 1e-2
@@ -76,6 +78,7 @@ class InputReader:
     moments: "tuple[tuple[InputReader, Sequence[int]], ...]" = ()
     layers: dict[str, list[nn.Module]] = field(default_factory=dict)
     _uses: dict[str, int] = field(default_factory=dict)
+    _refuted: set[str] = field(default_factory=set)
     _in_attention: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -173,7 +176,22 @@ class InputReader:
             matrix = matrices_of(self.layers[name][0], gradient)
             if matrix.shape[2] == width and share_outside(matrix, rows) < CONFIRMED:
                 positions_by_name[name] = Position(positions, width, name in certain, order)
+            elif type(self.layers[name][0]) not in (*READABLE, type(CALLED)):
+                self._refuted.add(name)  # of torch's own layers it is rounding
         return positions_by_name
+
+    def unread(self, names: Collection[str]) -> list[str]:
+        """The matrices among `names` whose inputs cannot be read, once `positions` was asked.
+
+        Layers do something else with them than apply them (weight norm, weight standardization), or
+        are of a kind that is not unfolded here.
+        """
+        own = {id(p): name for name, p in self.model.named_parameters()}
+        layers = [m for m in self.model.modules() if isinstance(m, MATRICES)]
+        matrices = [p for m in layers for p in m.parameters() if sum(n > 1 for n in p.shape) > 1]
+        inside = {own[id(p)] for p in matrices}
+        lost = {n for n in inside - set(self._uses) if self.layers.get(n, [CALLED])[0] is CALLED}
+        return sorted((lost | self._refuted) & set(names))
 
     def _heard(
         self,

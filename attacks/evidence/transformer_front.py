@@ -1,6 +1,5 @@
 """A vision transformer up to its first feed-forward part, to run on patches."""
 
-import copy
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from fedaudit.attacks.evidence.deterministic_mode import deterministic
 from fedaudit.attacks.evidence.feed_forward import FeedForward
 from fedaudit.attacks.evidence.position_embedding import channel_scale, places
 from fedaudit.attacks.evidence.reading import Reading
+from fedaudit.models.module_copy import copy_detached
 
 
 class _Heard(Exception):  # noqa: N818  # ends a forward pass; it is no error
@@ -43,7 +43,7 @@ class Front:
     def single(self) -> "Front":
         """A copy in single precision."""
         span, sizes, zero, one = (x.float() for x in (self.span, self.sizes, self.zero, self.one))
-        model = copy.deepcopy(self.model)
+        model = copy_detached(self.model)
         own = dict(zip(self.model.modules(), model.float().modules(), strict=True))
         patch, norm = own[self.patch], own[self.norm]
         assert isinstance(patch, nn.Conv2d)
@@ -101,7 +101,7 @@ def front_of(reading: Reading, name: str, patch: nn.Conv2d, layers: FeedForward)
     matrix = reading.target[name].detach().flatten(1).double().cpu()
     if scale is None or rank + 2 >= min(matrix.shape):
         return None
-    model = copy.deepcopy(reading.model).double().cpu().requires_grad_(False)
+    model = copy_detached(reading.model).double().cpu().requires_grad_(False)
     modules = dict(zip(reading.model.modules(), model.modules(), strict=True))
     own_patch, own_norm = modules[patch], modules[layers.norm]
     assert isinstance(own_patch, nn.Conv2d)

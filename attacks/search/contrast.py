@@ -6,7 +6,6 @@ the first convolution by about 1e-5, which an update in single precision still s
 1e-6): in double precision a search over c finds it, if the image is right otherwise.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,6 +17,7 @@ from fedaudit.attacks.adaptive.per_example import Gradients, total
 from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.models.facenet import FaceNet
+from fedaudit.models.module_copy import copy_detached
 
 BLIND = 1e-3
 """A tenth of contrast moves the maps by less than this where the network is blind to it."""
@@ -43,7 +43,7 @@ def settle_contrast(
     shift = (F.normalize(seen, dim=1) - F.normalize(second, dim=1)).norm(dim=1)
     if float(shift.max()) > BLIND:
         return pixels
-    model = copy.deepcopy(exact)
+    model = copy_detached(exact)
     for parameter in model.parameters():
         parameter.requires_grad = True
     matching = Matching(replace(evidence, model=model).to(torch.float64))

@@ -32,7 +32,13 @@ from fedaudit.attacks.search.scene import Scene, generic_faces
 from fedaudit.attacks.search.schedules.span_stages import opening, shown_stages
 from fedaudit.attacks.search.schedules.suited import restarts_of, suited
 from fedaudit.attacks.search.search_run import SearchRun, steps_of
-from fedaudit.attacks.search.span_matching import SpanMatching, is_left_to_spans, lead_of_spans
+from fedaudit.attacks.search.slopes import BY_SLOPE, check_slopes
+from fedaudit.attacks.search.span_matching import (
+    SpanMatching,
+    is_left_to_spans,
+    lead_of_spans,
+    unread_parts,
+)
 from fedaudit.attacks.search.stage import BY_SPANS, Stage, adjust, from_gray
 from fedaudit.attacks.search.surrogate_head import Unknown, surrogate_head
 from fedaudit.attacks.search.trace import Trace
@@ -243,7 +249,7 @@ class MatchingAttack:
             restarts=self.restarts,
             closed_form=run.closed_form,
             searched_by=run.searched_by,
-            unused=evidence.unused,
+            unused=(*evidence.unused, *(unread_parts(evidence) if self.match == "spans" else ())),
         )
 
     def _completed(
@@ -328,6 +334,8 @@ class MatchingAttack:
         trace = Trace(steps_of(stages, scene) if exact is None else 1, progress, self.seconds)
         drawn = scene.generic_faces if self.prior is not None else None
         minds, model = self.distance in MINDS_LENGTH, scene.evidence.model
+        if exact is None and any(stage.optimizer in BY_SLOPE for stage in stages):
+            check_slopes(model, evidence.shape)
         penalty = partial(prior_of, seen, model, self.batch_norm, drawn, relative=not minds)
         return SearchRun(scene, stages, trace, penalty, checkpoint, repr(self), start, exact)
 

@@ -87,6 +87,17 @@ def lead_of_spans(
     return spans if spans.follows else None
 
 
+def unread_parts(evidence: Evidence) -> tuple[str, ...]:
+    """That some layers say nothing of what enters them, a sentence, if any do."""
+    unread = evidence.reader.unread(list(evidence.target))
+    if not unread:
+        return ()
+    return (
+        f"what enters {first_few(unread, quote=True)} is not to be read, as the network does not "
+        "apply them as Conv2d, ConvTranspose2d and Linear apply a weight: left out",
+    )
+
+
 class SpanMatching:
     """How far the inputs that dummy images send to each layer are from spanning what they must.
 
@@ -132,8 +143,9 @@ class SpanMatching:
             raise AttackError(
                 "subspace matching has nothing to go by: no layer of the network (of "
                 f"{first_few(list(target), quote=True)}) has fewer positions than inputs for "
-                f"{evidence.count} images of {'×'.join(map(str, evidence.shape))} and shares its "
-                "gradient. Use gan_inversion or inverting_gradients."
+                f"{evidence.count} images of {'×'.join(map(str, evidence.shape))}, is applied as "
+                "torch's Conv2d, ConvTranspose2d or Linear (F.linear) apply a weight, and shares "
+                "its gradient. Use gan_inversion or inverting_gradients."
             )
         # The others saw inputs with random parts left out.
         certain = tuple(span for span in spans if span.certain)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,11 @@ def lookup(kind: str, name: str) -> Any:
     if point is None:
         if now := RENAMED_PLUGINS.get((kind, name)):
             raise ConfigError(f"{_noun(kind)} {name!r} is called {now!r} now.")
+        module, _, attribute = name.rpartition(".")
+        if attribute.isidentifier() and _is_module(module):
+            raise ConfigError(
+                f"unknown {_noun(kind)} {name!r}: code is named with a colon, {module}:{attribute}."
+            )
         raise UnknownNameError(_noun(kind), name, names(kind))
     try:
         return point.load()
@@ -91,7 +97,7 @@ def create(kind: str, name: str, settings: Mapping[str, Any]) -> Any:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{_noun(kind)} {name!r} refused its settings: {error}") from error
-    except Exception as error:  # a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
         if ":" not in name:
             raise
         raise ConfigError(
@@ -175,23 +181,47 @@ def _noun(kind: str) -> str:
     return "data set" if kind == "data" else kind.removesuffix("s")
 
 
+def _is_module(name: str) -> bool:
+    """Whether a package or module of that name is there to be imported."""
+    try:
+        return bool(name) and find_spec(name.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 def import_object(path: str) -> Any:
     """What `package.module:object` names; a `ConfigError` where it cannot be imported."""
     module, _, attribute = path.partition(":")
+    if not module or not attribute:
+        raise ConfigError(f"cannot import {path!r}: write it as package.module:factory.")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:  # ValueError: no module is named
+        imported = importlib.import_module(module)
+    except ImportError as error:
         hint = (
             "Write it as package.module:factory, and check that the package is installed in this "
             "environment."
         )
         first = module.partition(".")[0]
-        if Path(f"{first}.py").is_file() or Path(first).is_dir():
+        if error.name == first and (Path(f"{first}.py").is_file() or Path(first).is_dir()):
             hint = (
                 f"{first!r} lies in this folder, where nothing is imported from unasked: say "
                 "PYTHONPATH=. before the command."
             )
         raise ConfigError(f"cannot import {path!r}: {error}. {hint}") from error
+    except (Exception, SystemExit) as error:  # a stranger's module may do anything
+        raise ConfigError(
+            f"cannot import {path!r}: {module} raised {type(error).__name__}: "
+            f"{first_line(error).rstrip('.')}. Mend that, and let what a script runs stand under "
+            "if __name__ == '__main__'."
+        ) from error
+    try:
+        return getattr(imported, attribute)
+    except AttributeError as error:
+        close = get_close_matches(attribute, vars(imported), n=1, cutoff=0.5)
+        hint = f": did you mean {close[0]!r}?" if close else "."
+        raise ConfigError(
+            f"cannot import {path!r}: {module} has nothing of that name{hint}"
+        ) from error
 
 
 def describe(kind: str, name: str) -> str:

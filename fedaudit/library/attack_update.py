@@ -1,7 +1,5 @@
 """Attack one model update from Python, as a curious server would."""
 
-import hashlib
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,10 +16,17 @@ from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Buffers, Shared, Update
-from fedaudit.library.update_fit import check_fit, check_kinds, checked_labels, checked_shape
+from fedaudit.library.given_model import try_model, unwrapped, warn_of_weights, without_prefix
+from fedaudit.library.update_fit import (
+    check_complete,
+    check_fit,
+    check_kinds,
+    checked_labels,
+    checked_shape,
+    is_sparse,
+)
 from fedaudit.models import live_module
-from fedaudit.models.build_network import build
-from fedaudit.models.derivatives import check_differentiable, twice_differentiable
+from fedaudit.models.derivatives import twice_differentiable
 
 
 def attack(
@@ -54,7 +59,9 @@ def attack(
         model: The network as the server sent it, before the client trained: from images
             `[N, C, H, W]` in [0, 1] to scores `[N, K]`. Its loss is cross-entropy, or its method
             `criterion(scores, labels)`. Its mode (`model.training`) is the one that batch norm is
-            taken to have trained in, unless `training` says it.
+            taken to have trained in, unless `training` says it. torch's wrappers (DataParallel,
+            torch.compile) are taken off, with what they put before names; TorchScript is taken as
+            the layers that it was made of.
         update: By parameter name: a gradient (the mean over the images), or a change of weights.
             Frozen parameters may be absent, None or zero; so may those that the model does not use.
         name: A registered attack (`fedaudit list attacks`), `package.module:Attack`, or an attack
@@ -99,15 +106,23 @@ def attack(
     """
     check_kinds(model, update, images)
     shape = checked_shape(image_shape)
+    model, wrapper = unwrapped(model, shape)
+    unshared = tuple(name.removeprefix(wrapper) for name in unshared)
     if images < 1:
         raise UsageError(f"images = {images}: an update is of one image or more.")
     if kind not in ("gradient", "delta"):
         raise UsageError(f'kind = {kind!r}: an update is a "gradient" or a "delta".')
-    tensors = {name: value for name, value in update.items() if value is not None}
-    check_fit(model, tensors, unshared, shape)
+    tensors = without_prefix({n: t for n, t in update.items() if t is not None}, wrapper)
+    tensors = {n: t.to_dense() if is_sparse(t) else t for n, t in tensors.items()}
+    check_fit(model, tensors, unshared)
+    warn_of_weights(model, tensors, kind)
     method = _resolve(name, settings)
     spec = _spec(model, unshared, mean, std)
-    classes = _classes(spec, shape)
+    with twice_differentiable():
+        classes = try_model(spec, shape)
+        check_complete(model, tensors, unshared, shape)
+    if buffers is not None:
+        buffers = without_prefix(buffers, wrapper)
     seen = Observation(
         model=spec,
         before=_broadcast(model, unshared),
@@ -165,30 +180,6 @@ def _spec(
         raise UsageError("mean and std are one number a channel each, std above 0.")
     settings = {"factory": spec.factory, "arguments": arguments, "mean": center, "std": scale}
     return ModelSpec(NORMALIZED, settings)
-
-
-def _classes(spec: ModelSpec, shape: tuple[int, int, int]) -> int:
-    """Number of scores K; says at once what no attack could work through.
-
-    Raises:
-        UsageError: The model takes no such images, gives no scores `[N, K]`, or has an operation
-            without a second derivative.
-    """
-    network = build(spec).cpu()
-    check_differentiable(network, shape)
-    with torch.no_grad():
-        images = torch.linspace(0, 1, 2 * shape[0] * shape[1] * shape[2]).view(2, *shape)
-        scores = network.eval()(images.to(next(network.parameters()).dtype))
-    if bool((scores >= 0).all()) and torch.allclose(scores.sum(1), torch.ones(2).to(scores)):
-        warnings.warn(
-            "the model's scores are probabilities. Its loss is taken to be cross-entropy of them, "
-            "which takes a softmax once more; where the client's took none, return scores before "
-            "the softmax, or give the model its own criterion(scores, labels).",
-            stacklevel=3,
-        )
-    inner = spec.arguments.get("arguments", spec.arguments)
-    inner["fingerprint"] = hashlib.sha256(scores.double().numpy().tobytes()).hexdigest()
-    return int(scores.shape[1])
 
 
 def _broadcast(model: nn.Module, local: Collection[str]) -> dict[str, Tensor]:

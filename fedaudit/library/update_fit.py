@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.core.printable import first_few
 from fedaudit.models.live_module import copy_module
+from fedaudit.models.named_network import unborn_layer
 
 
 def checked_shape(shape: Sequence[int] | None) -> tuple[int, int, int]:
@@ -37,6 +38,11 @@ def check_kinds(model: object, update: object, images: object) -> None:
         if not isinstance(model, type):
             what = f"{type(model).__name__}: give the torch.nn.Module that the server sent"
         raise UsageError(f"the model is {what}.")
+    if lazy := unborn_layer(model):
+        raise UsageError(
+            f"the model's layer {lazy} has no weights before it has seen an image: run the model "
+            "once, as the server did before it sent it."
+        )
     if not isinstance(update, Mapping):
         raise UsageError(
             f"the update is {type(update).__name__}: it maps the model's parameter names to "
@@ -52,11 +58,8 @@ def check_fit(
     model: nn.Module,
     update: Mapping[str, Tensor],
     unshared: Collection[str],
-    shape: tuple[int, int, int],
 ) -> None:
     """Refuse an update whose names or shapes are not the model's.
-
-    It may lack what is frozen, and what the model does not compute with: that has no gradient.
 
     Raises:
         UsageError: Names what does not fit, and the closest name.
@@ -81,6 +84,21 @@ def check_fit(
             _check_tensor(name, update[name], own[name])
     if both := [name for name in unshared if name in update]:
         raise UsageError(f"{both[0]!r} is in the update, so it is shared: take it off unshared.")
+
+
+def check_complete(
+    model: nn.Module,
+    update: Mapping[str, Tensor],
+    unshared: Collection[str],
+    shape: tuple[int, int, int],
+) -> None:
+    """Refuse an update that lacks what the model was trained by.
+
+    It may lack what is frozen, and what the model does not compute with: that has no gradient.
+
+    Raises:
+        UsageError: Names what is missing.
+    """
     parameters = {n for n, p in model.named_parameters() if p.requires_grad}
     missing = [n for n in parameters if n not in update and n not in unshared]
     if missing and (missing := sorted(used_parameters(model, shape) & set(missing))):
@@ -90,10 +108,18 @@ def check_fit(
         )
 
 
+def is_sparse(value: object) -> bool:
+    """Whether a tensor lists the numbers that are not zero, as updates of few of them do."""
+    return isinstance(value, Tensor) and value.layout != torch.strided
+
+
 def _check_tensor(name: str, value: object, parameter: Tensor) -> None:
     """Refuse what is no finite number for each of a parameter's."""
     if not isinstance(value, Tensor):
-        raise UsageError(f"the update's {name!r} is {type(value).__name__}, no tensor.")
+        raise UsageError(
+            f"the update's {name!r} is {type(value).__name__}, no tensor: give "
+            "torch.as_tensor(…) of it."
+        )
     if not value.is_floating_point():
         kind = str(value.dtype).removeprefix("torch.")
         raise UsageError(

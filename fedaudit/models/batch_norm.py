@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from fedaudit.core.observation import LocalTraining
 
@@ -66,12 +67,21 @@ def replay_mode(model: nn.Module, training: LocalTraining | None) -> nn.Module:
     """
     model.eval()
     if training is None or training.batch_norm == "train":
+        _normalize_each_image(model)
         for layer in batch_norm_layers(model).values():
             layer.train()
             layer.track_running_stats = False
             layer.register_forward_pre_hook(_fix_statistics)
             layer.register_forward_hook(_free_statistics)
     return model
+
+
+def _normalize_each_image(model: nn.Module) -> None:
+    """Instance norm that keeps running statistics, which evaluation takes, as in training mode."""
+    for layer in model.modules():
+        if isinstance(layer, _InstanceNorm) and layer.track_running_stats:
+            layer.track_running_stats = False
+            layer._buffers.update(running_mean=None, running_var=None)  # else they would be moved
 
 
 def _fix_statistics(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:

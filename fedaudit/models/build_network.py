@@ -1,6 +1,7 @@
 """Build the network that a `ModelSpec` names, and load parameters into it."""
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from fedaudit.models.named_network import create_network
 def build(
     spec: ModelSpec, state: Mapping[str, Tensor] | None = None, *, seed: int = 0
 ) -> nn.Module:
-    """A network in training mode.
+    """A network in training mode, in single precision or better.
 
     Args:
         spec: A network's name (`named_network`), with arguments.
@@ -33,9 +34,16 @@ def build(
         model = create_network(spec.factory, spec.arguments)
     if not isinstance(model, FaceNet):
         replace_hardsigmoid(model)
+        widen(model)
     if state:
         load(model, state)
     return model.train()
+
+
+def widen(model: nn.Module) -> nn.Module:
+    """Bring a network to the best precision among its parameters, single at least, in place."""
+    precisions = {torch.float32, *(p.dtype for p in model.parameters() if p.is_floating_point())}
+    return model if len(precisions) == 1 else model.to(reduce(torch.promote_types, precisions))
 
 
 def spec_sizes(spec: ModelSpec) -> dict[str, Any]:

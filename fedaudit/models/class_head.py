@@ -56,9 +56,10 @@ def find_class_head(model: nn.Module, image_shape: Sequence[int]) -> ClassHead |
     with evaluating(model):
         products, scores = _watch(model, _draw(model, image_shape))
     own = dict(model.named_parameters())
-    for inputs, matrix, bias, outputs in reversed(products):
-        if outputs.shape != scores.shape:
+    for inputs, matrix, bias, product in reversed(products):
+        if product.shape != scores.shape:
             continue
+        outputs = product.to(scores)  # under autocast they differ in precision
         name = next((n for n, p in own.items() if _is_view(matrix, p)), None)
         unit = name is None
         name = name or next((n for n, p in own.items() if _is_unit(matrix, p)), None)

@@ -1,7 +1,8 @@
 """Second derivatives: a check that a network has them, and help where torch lacks them."""
 
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +11,17 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedaudit.core.errors import UsageError, first_line
-from fedaudit.models.faulty_layer import failing_layer, random_layer
+from fedaudit.models.faulty_layer import changing_layer
+from fedaudit.models.scores_check import check_loss, scores_of
 
 STEP = 1e-7
 """Move of each pixel, in double precision: small beside the distance to any non-smooth point."""
 TOLERANCE = 0.05
+OTHER_DERIVATIVES = (
+    "second derivatives of the model are not those of its gradient: an operation of its own has "
+    "none, so that searches may fail for this reason alone"
+)
+"""What is said of a model for which `check_differentiable` is False."""
 ROUNDING = 1e-12
 """Of a gradient's size: what moves it by less cannot be told."""
 
@@ -42,8 +49,14 @@ def replace_hardsigmoid(network: nn.Module) -> None:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Attention by plain operations in a `with` block: the fused ones have no second derivative."""
-    with sdpa_kernel(SDPBackend.MATH):
+    """Second derivatives where torch has none, in a `with` block.
+
+    Attention runs by plain operations, as the fused ones have none, and what torch.compile compiled
+    runs as it was written.
+    """
+    compiled = "torch._dynamo" in sys.modules  # what is compiled has imported it, in seconds
+    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    with sdpa_kernel(SDPBackend.MATH), eager:
         yield
 
 
@@ -73,17 +86,14 @@ def _check(network: nn.Module, image_shape: Sequence[int]) -> bool:
     if first is None:
         raise UsageError("the model has no parameters: nothing was learned, nothing is shared.")
     images = torch.rand(2, *image_shape, generator=generator).to(first.dtype)
-    try:
-        with torch.no_grad():
-            scores = network(images)
-    except Exception as error:  # a stranger's network may raise anything
+    check_loss(network, scores_of(network, images))
+    if (layer := changing_layer(network, images, seeds=(0, 0))) is not None:
         raise UsageError(
-            f"the model does not take images {list(image_shape)}: layer "
-            f"{failing_layer(network, images)} fails: {first_line(error)}. Check image_shape, or "
-            "name another --model."
-        ) from error
-    _check_scores(network, scores)
-    if (layer := random_layer(network, images)) is not None:
+            f"the model's layer {layer} gives other numbers for the same image each time, in "
+            "evaluation mode too: it remembers what it has seen, as observers of quantization do. "
+            "Let it remember in training mode only (self.training), or turn it off."
+        )
+    if (layer := changing_layer(network, images)) is not None:
         raise UsageError(
             f"the model's layer {layer} gives other numbers for the same image each time, in "
             "evaluation mode too: it is random, and what a client drew nobody can repeat. Draw in "
@@ -101,13 +111,18 @@ def _check(network: nn.Module, image_shape: Sequence[int]) -> bool:
     try:
         slope = _slope(network, image)
         ahead, back = (float(_gradient_size(network, image + s * step)) for s in (1, -1))
+    except UsageError:
+        raise
     except Exception:  # it may compute in one precision only
         try:
             _slope(network, images[:1])
+        except UsageError:
+            raise
         except Exception as error:
+            reason = first_line(error).rstrip(".")
             raise UsageError(
-                f"the model cannot be derived twice, as every search must: {first_line(error)}. "
-                "Name a factory that computes the same by other operations: --model "
+                f"the model cannot be derived twice, as every search must: {reason}. Name a "
+                "factory that computes the same by other operations: --model "
                 "package.module:factory."
             ) from error
         return True
@@ -131,20 +146,13 @@ def _gradient_size(network: nn.Module, image: Tensor, *, twice: bool = False) ->
     state = {n: t.detach().to(image) if t.is_floating_point() else t for n, t in own.items()}
     parameters = [state[n].requires_grad_() for n, _ in network.named_parameters()]
     loss = F.cross_entropy(functional_call(network, state, (image,)), torch.zeros(1).long())
-    slopes = torch.autograd.grad(loss, parameters, create_graph=twice, allow_unused=True)
-    return torch.stack([slope.square().sum() for slope in slopes if slope is not None]).sum()
-
-
-def _check_scores(network: nn.Module, scores: object) -> None:
-    if not isinstance(scores, Tensor) or scores.dim() != 2 or len(scores) != 2:
-        what = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    slopes: tuple[Tensor | None, ...] = ()
+    if loss.requires_grad:
+        slopes = torch.autograd.grad(loss, parameters, create_graph=twice, allow_unused=True)
+    squares = [slope.square().sum() for slope in slopes if slope is not None]
+    if not squares:
         raise UsageError(
-            f"the model gives {what} for two images; needed are scores [N, classes]. Name a "
-            "factory that gives these alone."
+            "no parameter of the model has a gradient: its forward pass cuts them all off, as "
+            "torch.no_grad(), detach() and quantized layers do. Give the network as it was trained."
         )
-    if scores.shape[1] == 1 and not callable(getattr(network, "criterion", None)):
-        raise UsageError(
-            "the model gives one score an image, of which cross-entropy is 0 whatever it is, as "
-            "if nothing had been learned. Give it the loss of its training, a method "
-            "criterion(scores, labels)."
-        )
+    return torch.stack(squares).sum()

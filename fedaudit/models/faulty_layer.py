@@ -1,4 +1,4 @@
-"""Which layer of a network cannot take what reaches it, or draws random numbers."""
+"""Which layer of a network cannot take what reaches it, or gives other numbers each time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +27,16 @@ def failing_layer(network: nn.Module, images: Tensor) -> str:
     return ""
 
 
-def random_layer(network: nn.Module, images: Tensor) -> str | None:
-    """The first layer whose outputs differ for the same inputs; None where two passes agree."""
+def changing_layer(
+    network: nn.Module, images: Tensor, *, seeds: tuple[int, int] = (0, 1)
+) -> str | None:
+    """The first layer whose outputs differ for the same inputs; None where two passes agree.
+
+    Args:
+        network: In the mode in which it is asked of.
+        images: `[N, C, H, W]`.
+        seeds: Of what either pass draws; with the same, a layer that draws does not differ.
+    """
     passes: list[dict[str, tuple[Any, Any]]] = []
 
     def after(name: str, inputs: Any, outputs: Any) -> None:
@@ -36,7 +44,7 @@ def random_layer(network: nn.Module, images: Tensor) -> str | None:
 
     scores = []
     with _hooks(network, lambda *_: None, after), torch.random.fork_rng(devices=[]):
-        for seed in range(2):
+        for seed in seeds:
             torch.manual_seed(seed)
             passes.append({})
             with torch.no_grad():

@@ -1,12 +1,12 @@
 """A network that its owner holds in memory, for attacks that are called from Python."""
 
-import copy
 from collections.abc import Collection
 
 import torch
 from torch import nn
 
-from fedaudit.core.errors import UsageError
+from fedaudit.core.errors import UsageError, first_line
+from fedaudit.models.module_copy import copy_detached
 
 FACTORY = f"{__name__}:copy_module"
 
@@ -25,10 +25,10 @@ def copy_module(
         UsageError: It cannot be copied, or a layer has no `reset_parameters` to start anew with.
     """
     try:
-        twin = copy.deepcopy(module)
+        twin = copy_detached(module)
     except (RuntimeError, TypeError) as error:
         raise UsageError(
-            f"the model cannot be copied: {error}. Keep results of a forward pass and open files "
+            f"the model cannot be copied: {first_line(error)}. Keep open files, locks and the like "
             "out of its attributes."
         ) from error
     for name in {name.rpartition(".")[0] for name in redrawn}:
@@ -40,6 +40,9 @@ def copy_module(
                 "reset_parameters by which an attacker could start it anew: give it one."
             )
         reset()
+    for layer in twin.modules():  # hooks of training, as per-sample gradients take them
+        layer._backward_hooks.clear()
+        layer._backward_pre_hooks.clear()
     twin.requires_grad_(True).zero_grad(set_to_none=True)
     precision = next((p.dtype for p in twin.parameters()), torch.float32)
     return twin.to(torch.promote_types(precision, torch.float32))

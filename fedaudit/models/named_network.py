@@ -4,13 +4,16 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.registry import create, lookup
 from fedaudit.models import library_networks, network_file
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.library_networks import is_library_name
+from fedaudit.models.wrappers import bare
 
 
 def create_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -26,15 +29,40 @@ def create_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
 
     Raises:
         UnknownNameError: No such network or argument.
-        ConfigError: The factory refuses its arguments, or returns no module.
+        ConfigError: The factory cannot be imported, refuses its arguments, or returns no module
+            of layers with weights.
     """
     if "head" in arguments and is_foreign(name) and not _takes(name, "head"):
         return _with_head(name, dict(arguments))
+    own = ":" in name and not is_library_name(name)
+    if own and isinstance(lookup("networks", name), nn.Module):
+        raise ConfigError(
+            f"{name} is a network that is built already: name the class or function that builds it."
+        )
     factory, settings = fit_arguments(name, arguments)
     model = create("networks", factory, settings)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
-    return model
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ConfigError(
+            f"{name} returned TorchScript, which says no layers: return the network that it was "
+            "made of, or save it with torch.jit.save and name the file."
+        )
+    if lazy := unborn_layer(model):
+        raise ConfigError(
+            f"{name} returned a network whose layer {lazy} has no weights before it has seen an "
+            "image: run it once on images before it is returned."
+        )
+    return bare(model)[0]
+
+
+def unborn_layer(model: nn.Module) -> str | None:
+    """The first lazy layer whose parameters have no shape yet, such as "1 (LazyLinear)"."""
+    for name, layer in model.named_modules():
+        own = (*layer.parameters(recurse=False), *layer.buffers(recurse=False))
+        if any(map(is_lazy, own)):
+            return f"{name!r} ({type(layer).__name__})"
+    return None
 
 
 def is_foreign(name: str) -> bool:

@@ -73,7 +73,20 @@ def from_file(
 
 @lru_cache(maxsize=1)  # every attack of a run builds the same network, and tracing takes seconds
 def _network(path: str, digest: str, shape: tuple[int, ...] | None) -> nn.Module:
-    program: Any = read_program(Path(path), {})
+    return recover(read_program(Path(path), {}), path, shape)
+
+
+def recover(program: Any, path: str, shape: tuple[int, ...] | None) -> nn.Module:
+    """The network of a program in torch's layers, in evaluation mode.
+
+    Args:
+        program: A TorchScript module in evaluation mode, or a torch.export program, on the CPU.
+        path: What errors call it.
+        shape: `(C, H, W)`; None of a program that says it.
+
+    Raises:
+        UsageError: It holds no network that gives scores `[N, K]` for any number of images.
+    """
     is_script = isinstance(program, nn.Module)
     if is_script and shape is None:
         raise UsageError(

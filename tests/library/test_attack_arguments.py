@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -153,6 +154,31 @@ def test_a_network_that_cannot_be_read_is_told(model: nn.Module, kind: type, mes
         fedaudit.attack(model, update, "subspace_matching", image_shape=SHAPE)
 
 
+class Frozen(nn.Module):
+    """A backbone that is frozen in the forward pass, too, and a new head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 8, 3, 2), nn.Linear(72, 10)
+        self.body.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.body(images).relu().detach().flatten(1))
+        return scores
+
+
+@pytest.mark.filterwarnings("ignore:second derivatives")
+@pytest.mark.parametrize("attack", ["subspace_matching", "inverting_gradients", "idlg"])
+def test_a_search_is_not_begun_where_no_slope_reaches_the_images(attack: str) -> None:
+    """Priors alone would draw them, or torch raise an error of its own."""
+    model = Frozen()
+    loss = nn.functional.cross_entropy(model(torch.rand(1, *SHAPE)), LABELS)
+    slopes = torch.autograd.grad(loss, list(model.head.parameters()))
+    update = {"head.weight": slopes[0], "head.bias": slopes[1]}
+    with pytest.raises(AttackError, match=r"cuts its scores off .* requires_grad = False"):
+        fedaudit.attack(model, update, attack, image_shape=SHAPE, settings={"steps": 1})
+
+
 @pytest.mark.parametrize("attack", ["subspace_matching", "inverting_gradients"])
 def test_an_update_of_zeros_is_refused(attack: str) -> None:
     zeros = {name: torch.zeros_like(value) for name, value in cnn().named_parameters()}
@@ -162,6 +188,6 @@ def test_an_update_of_zeros_is_refused(attack: str) -> None:
 
 def test_a_model_that_cannot_be_copied_is_refused() -> None:
     arguments = good()
-    arguments["model"].kept = arguments["model"](torch.rand(1, *SHAPE))
+    arguments["model"].kept = Lock()
     with pytest.raises(UsageError, match="cannot be copied"):
         fedaudit.attack(**arguments)

@@ -75,6 +75,16 @@ def test_is_found_by_what_it_computes(end: str) -> None:
     assert model.training
 
 
+def test_a_head_under_autocast_is_found_whose_scores_are_widened_again() -> None:
+    def finish(inputs: Tensor, ends: Ends) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return F.linear(inputs, ends.matrix, ends.offset).float()
+
+    head = find_class_head(Ends(finish), SHAPE)
+    assert head is not None
+    assert (head.name, head.bias) == ("matrix", "offset")
+
+
 def test_none_is_claimed_where_scores_are_something_else() -> None:
     for finish in (lambda x, m: F.linear(x, m.matrix).square(), lambda x, m: x * m.offset):
         assert find_class_head(Ends(finish), SHAPE) is None

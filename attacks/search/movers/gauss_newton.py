@@ -10,7 +10,6 @@ to contrast: only the ε of the normalizations tells 0.5 + c·(x − 0.5) from x
 residuals are computed in double precision, and at the end the contrast is read off the gradient.
 """
 
-import copy
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Plan, Task
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.models.facenet import FaceNet
+from fedaudit.models.module_copy import copy_detached
 
 # Set by hand; what they reach is measured by benchmarks/leakage_over_training.py.
 SOLVABLE = 1e-3
@@ -220,7 +220,7 @@ class GaussNewton:
 
 def _frozen(model: FaceNet) -> FaceNet:
     """A copy whose parameters want no gradients."""
-    frozen = copy.deepcopy(model)
+    frozen = copy_detached(model)
     for parameter in frozen.parameters():
         parameter.requires_grad = False
     return frozen

@@ -30,7 +30,7 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.core.printable import first_few, printable
 from fedaudit.models import library_networks
 from fedaudit.models.build_network import build
-from fedaudit.models.derivatives import check_differentiable
+from fedaudit.models.derivatives import OTHER_DERIVATIVES, check_differentiable
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,7 @@ def fit_shapes(broadcast: Shapes, spec: ModelSpec, facts: Facts, asked: Sequence
     shape = image_shape(facts, spec)
     if shape is not None:
         if not check_differentiable(network, shape):
-            notes.append(
-                "second derivatives of the model are not those of its gradient: an operation of "
-                "its own has none, so that searches may fail for this reason alone"
-            )
+            notes.append(OTHER_DERIVATIVES)
         _check_classes(network, shape, facts)
     return Fit(rules, tuple(notes))
 

@@ -1,0 +1,83 @@
+"""The network that a caller gives: out of its wrappers, and tried as attacks will use it."""
+
+import copy
+import hashlib
+import warnings
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.captures.format.contradictions import against, like_weights
+from fedaudit.core.observation import ModelSpec
+from fedaudit.models.build_network import build
+from fedaudit.models.derivatives import OTHER_DERIVATIVES, check_differentiable
+from fedaudit.models.network_file import recover
+from fedaudit.models.wrappers import bare
+
+T = TypeVar("T")
+COMPARED = 100
+"""Numbers of an update from which on its direction is none by chance."""
+
+
+def unwrapped(model: nn.Module, shape: tuple[int, int, int]) -> tuple[nn.Module, str]:
+    """The network that is in wrappers of torch, and what these put before its names.
+
+    A TorchScript module is given as the layers that it was made of.
+
+    Raises:
+        UsageError: A TorchScript module cannot be followed.
+    """
+    model, prefix = bare(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        training, device = model.training, next(model.parameters(), torch.empty(0)).device
+        with torch.no_grad():  # else the copy's parameters have a history
+            script = copy.deepcopy(model).cpu().eval()
+        model = recover(script, "the TorchScript model", shape).to(device).train(training)
+    return model, prefix
+
+
+def without_prefix(named: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """The same, names without what a wrapper puts before them."""
+    return {name.removeprefix(prefix): value for name, value in named.items()}
+
+
+def try_model(spec: ModelSpec, shape: tuple[int, int, int]) -> int:
+    """Number of scores K; says at once what no attack could work through.
+
+    Raises:
+        UsageError: The model takes no such images, gives no scores `[N, K]`, or has an operation
+            without a second derivative.
+    """
+    network = build(spec).cpu()
+    if not check_differentiable(network, shape):
+        warnings.warn(OTHER_DERIVATIVES, stacklevel=3)
+    with torch.no_grad():
+        images = torch.linspace(0, 1, 2 * shape[0] * shape[1] * shape[2]).view(2, *shape)
+        scores = network.eval()(images.to(next(network.parameters()).dtype))
+    if bool((scores >= 0).all()) and torch.allclose(scores.sum(1), torch.ones(2).to(scores)):
+        warnings.warn(
+            "the model's scores are probabilities. Its loss is taken to be cross-entropy of them, "
+            "which takes a softmax once more; where the client's took none, return scores before "
+            "the softmax, or give the model its own criterion(scores, labels).",
+            stacklevel=3,
+        )
+    inner = spec.arguments.get("arguments", spec.arguments)
+    inner["fingerprint"] = hashlib.sha256(scores.double().numpy().tobytes()).hexdigest()
+    return int(scores.shape[1])
+
+
+def warn_of_weights(model: nn.Module, update: Mapping[str, Tensor], kind: str) -> None:
+    """Warn where an update looks like the weights of a client instead of their change."""
+    own = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
+    if sum(value.numel() for value in update.values()) < COMPARED:
+        return
+    device = next(iter(own.values())).device
+    sent = {name: value.detach().to(device) for name, value in update.items()}
+    if said := like_weights(kind, *against(sent, own)):  # type: ignore[arg-type]
+        warnings.warn(
+            f"the update is {said}. Give what the client changed: after[name] − before[name] of "
+            'each parameter, with kind="delta".',
+            stacklevel=3,
+        )

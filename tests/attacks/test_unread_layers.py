@@ -1,0 +1,98 @@
+"""Layers that do something else with their weights: subspace matching says that it cannot."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+import fedaudit
+from fedaudit.attacks.evidence.layer_inputs import InputReader
+from fedaudit.core.errors import AttackError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from layered_networks import NETWORKS, drawn, gradients
+
+
+class Standardized(nn.Conv2d):
+    """Weight standardization, as BiT and NFNets have it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        flat = self.weight.flatten(1)
+        unit = (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True)
+        return F.conv2d(input, unit.view_as(self.weight), self.bias, self.stride, self.padding)
+
+
+class Rows(nn.Module):
+    """An LSTM over the rows of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.head = nn.LSTM(96, 48, batch_first=True), nn.Linear(48, 7)
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows, _ = self.rows(images.transpose(1, 2).flatten(2))
+        scores: Tensor = self.head(rows[:, -1])
+        return scores
+
+
+class Columns(nn.Module):
+    """A matrix that is applied from the right, as ports from other frameworks have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns = nn.Parameter(torch.randn(3072, 7) * 0.02)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1) @ self.columns
+
+
+def stack(first: nn.Module) -> nn.Module:
+    second = nn.Conv2d(16, 32, 3, 2, 1)
+    return nn.Sequential(first, nn.Sigmoid(), second, nn.Flatten(), nn.Linear(2048, 7))
+
+
+@pytest.mark.parametrize(
+    ("make", "unread"),
+    [
+        (
+            lambda: nn.Sequential(Standardized(3, 16, 8, 8), nn.Flatten(), nn.Linear(256, 7)),
+            ["0.weight"],
+        ),
+        (
+            lambda: stack(parametrizations.spectral_norm(nn.Conv2d(3, 16, 3, 2, 1))),
+            ["0.parametrizations.weight.original"],
+        ),
+        (Rows, ["rows.weight_hh_l0", "rows.weight_ih_l0"]),
+        *((make, []) for make in NETWORKS.values()),
+    ],
+)
+def test_which_they_are(make: Callable[[], nn.Module], unread: list[str]) -> None:
+    torch.manual_seed(0)
+    model = make().eval()
+    reader = InputReader(model, (3, 32, 32), 1)
+    reader.positions()
+    update = gradients(model, drawn(1))
+    assert reader.unread(list(update)) == unread
+    assert reader.unread([]) == []
+
+
+def test_the_result_says_so() -> None:
+    torch.manual_seed(0)
+    settings = {"steps": 1, "polish": 0, "mends": 0}
+    model, shape = stack(parametrizations.weight_norm(nn.Conv2d(3, 16, 3, 2, 1))), (3, 32, 32)
+    update = gradients(model, drawn(1))
+    said = fedaudit.attack(model, update, image_shape=shape, settings=settings).unused
+    assert len(said) == 1
+    assert "what enters '0.parametrizations.weight.original1' is not to be read" in said[0]
+
+
+def test_where_there_is_nothing_else_it_is_said_what_could_be_read() -> None:
+    torch.manual_seed(0)
+    model = Columns()
+    with pytest.raises(AttackError, match=r"\(of 'columns'\) .* or Linear \(F.linear\) apply"):
+        fedaudit.attack(model, gradients(model, drawn(1)), image_shape=(3, 32, 32))

@@ -1,0 +1,133 @@
+"""Networks as their owners have them: in wrappers, compiled, scripted, with hooks and histories."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fedaudit
+from fedaudit.core.errors import UsageError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from plain_networks import LABELS, SHAPE, cnn, drawn, gradient, mlp
+
+
+def first_layer_found(model: nn.Module, update: Mapping[str, Tensor | None], photo: Tensor) -> None:
+    """The closed form brings the photo back, which it does by the names of the first layer."""
+    rebuilt = fedaudit.attack(model, update, "analytic", image_shape=SHAPE)
+    torch.testing.assert_close(rebuilt.images, photo, atol=1e-4, rtol=0)
+
+
+def renamed(update: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": value for name, value in update.items()}
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    made: Any = torch.compile(model)
+    assert isinstance(made, nn.Module)
+    return made
+
+
+def traced(model: nn.Module) -> nn.Module:
+    made: nn.Module = torch.jit.trace(model, torch.ones(1, *SHAPE))  # type: ignore[no-untyped-call]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("wrap", "prefix"),
+    [
+        (nn.DataParallel, "module."),
+        (compiled, "_orig_mod."),
+        (lambda model: nn.DataParallel(compiled(model)), "module._orig_mod."),
+    ],
+)
+def test_a_wrapper_of_torch_is_taken_off(wrap: Callable[..., Any], prefix: str) -> None:
+    model = mlp()
+    photo = drawn(model)
+    update = gradient(model, photo, LABELS)
+    wrapped = wrap(model)
+    assert set(dict(wrapped.named_parameters())) == set(renamed(update, prefix))
+    first_layer_found(wrapped, renamed(update, prefix), photo)
+    first_layer_found(wrapped, update, photo)
+
+
+def test_a_compiled_part_runs_as_it_was_written() -> None:
+    """What torch.compile makes by default has no second derivatives."""
+    body, head = nn.Sequential(nn.Flatten(), nn.Linear(192, 32), nn.Sigmoid()), nn.Linear(32, 10)
+    model = nn.Sequential(compiled(body), head)
+    update = gradient(nn.Sequential(body, head), drawn(head), LABELS)
+    names = {name: name.replace("0.", "0._orig_mod.") for name in update}
+    sent = {names[name]: value for name, value in update.items()}
+    rebuilt = fedaudit.attack(model, sent, "idlg", image_shape=SHAPE, settings={"steps": 1})
+    assert rebuilt.labels.tolist() == [3]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("make", [torch.jit.script, traced])
+def test_torchscript_is_taken_as_layers(make: Callable[..., Any]) -> None:
+    model = mlp()
+    photo = drawn(model)
+    script = make(model).train()
+    first_layer_found(script, gradient(model, photo, LABELS), photo)
+    assert script.training
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_what_a_pass_left_behind_is_no_obstacle() -> None:
+    model = cnn()
+    photo = drawn(model)
+    nn.utils.weight_norm(model[2])  # type: ignore[index]
+    kept: list[Tensor] = []
+    model[0].kept = kept  # type: ignore[index]
+    model[0].register_forward_hook(lambda layer, _, outputs: layer.kept.append(outputs))  # type: ignore[index]
+    update = gradient(model, photo, LABELS)
+    assert not kept[0].is_leaf
+    for attack in ("subspace_matching", "inverting_gradients"):
+        settings = {"steps": 2, "polish": 1}
+        rebuilt = fedaudit.attack(model, update, attack, image_shape=SHAPE, settings=settings)
+        assert rebuilt.labels.tolist() == [3]
+    assert len(kept) == 1
+
+
+def test_hooks_of_the_backward_pass_stay_with_the_client() -> None:
+    """As Opacus's per-sample gradients have them: what they wait for does not come here."""
+    model = mlp()
+    photo = drawn(model)
+    update = gradient(model, photo, LABELS)
+
+    def refuse(*_: object) -> None:
+        raise IndexError("pop from empty list")
+
+    model[1].register_full_backward_hook(refuse)  # type: ignore[index]
+    first_layer_found(model, update, photo)
+    assert len(model[1]._backward_hooks) == 1  # type: ignore[index]
+
+
+def test_an_update_that_lists_what_is_not_zero_is_taken() -> None:
+    model = mlp()
+    photo = drawn(model)
+    sparse = {n: value.to_sparse() for n, value in gradient(model, photo, LABELS).items()}
+    first_layer_found(model, sparse, photo)
+
+
+def test_weights_in_place_of_their_change_are_noticed() -> None:
+    model = mlp()
+    update = {n: p.detach() + 1e-3 for n, p in model.named_parameters()}
+    with pytest.warns(UserWarning, match=r"looks like weights: .* after\[name\] − before\[name\]"):
+        fedaudit.attack(model, update, "analytic", image_shape=SHAPE, kind="delta")
+
+
+def test_a_lazy_layer_that_has_seen_nothing_is_told() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+    with pytest.raises(UsageError, match=r"'1' \(LazyLinear\) .* run the model once"):
+        fedaudit.attack(model, {"1.weight": torch.zeros(10, 192)}, image_shape=SHAPE)
+
+
+def test_what_the_model_gives_is_checked_before_what_the_update_lacks() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 10), nn.Unflatten(1, (2, 5)))
+    with pytest.raises(UsageError, match=r"gives \[2, 2, 5\] for two images"):
+        fedaudit.attack(model, {"1.weight": torch.ones(10, 192)}, image_shape=SHAPE)

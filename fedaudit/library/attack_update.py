@@ -16,7 +16,13 @@ from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Buffers, Shared, Update
-from fedaudit.library.given_model import try_model, unwrapped, warn_of_weights, without_prefix
+from fedaudit.library.given_model import (
+    try_model,
+    unwrapped,
+    warn_of_optimizer,
+    warn_of_weights,
+    without_prefix,
+)
 from fedaudit.library.update_fit import (
     check_complete,
     check_fit,
@@ -116,6 +122,8 @@ def attack(
     tensors = {n: t.to_dense() if is_sparse(t) else t for n, t in tensors.items()}
     check_fit(model, tensors, unshared)
     warn_of_weights(model, tensors, kind)
+    if defense is None:
+        warn_of_optimizer(tensors, kind, training)
     method = _resolve(name, settings)
     spec = _spec(model, unshared, mean, std)
     with twice_differentiable():

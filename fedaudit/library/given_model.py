@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from fedaudit.captures.format.contradictions import against, like_weights
-from fedaudit.core.observation import ModelSpec
+from fedaudit.captures.format.contradictions import against, evened_out, like_weights
+from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.models.build_network import build
 from fedaudit.models.derivatives import OTHER_DERIVATIVES, check_differentiable
 from fedaudit.models.network_file import recover
@@ -79,5 +79,20 @@ def warn_of_weights(model: nn.Module, update: Mapping[str, Tensor], kind: str) -
         warnings.warn(
             f"the update is {said}. Give what the client changed: after[name] − before[name] of "
             'each parameter, with kind="delta".',
+            stacklevel=3,
+        )
+
+
+def warn_of_optimizer(
+    update: Mapping[str, Tensor], kind: str, training: LocalTraining | None
+) -> None:
+    """Warn where a change was made by another optimizer than SGD, which is assumed."""
+    is_sgd = training is None or training.optimizer == "sgd"
+    if kind == "delta" and is_sgd and evened_out(update):
+        warnings.warn(
+            "the change has one size in all layers, as steps of Adam, RMSprop or Adagrad do and "
+            "those of SGD do not, and it is read as of SGD: poor images are to be expected. If it "
+            "is of Adam, say training=LocalTraining(lr=…, optimizer='adam'); if it went through a "
+            "defense that does so, say defense=….",
             stacklevel=3,
         )

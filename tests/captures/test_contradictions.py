@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
 
-from fedaudit.captures.format.contradictions import counted_back
+from fedaudit.captures.format.contradictions import counted_back, evened_out
 from fedaudit.cli import cli
 from fedaudit.cli.ending import end
 from fedaudit.core.observation import ModelSpec
@@ -94,3 +96,37 @@ def test_weights_that_are_stated_as_a_delta_stay_unusual(
 def test_only_whole_counters_went_backwards(counters: tuple[float, ...], back: str) -> None:
     said = counted_back(counters)
     assert (f"backwards {back}" in said) if back else not said
+
+
+def changed(optimizer: str, steps: int, **settings: float) -> dict[str, Tensor]:
+    """What some steps on photos of noise change in a small MobileNet, in training mode."""
+    torch.manual_seed(0)
+    model: nn.Module = torchvision.models.mobilenet_v2(num_classes=10, width_mult=0.25)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    steps_of = getattr(torch.optim, optimizer)(model.parameters(), **settings)
+    for _ in range(steps):
+        steps_of.zero_grad()
+        loss = F.cross_entropy(model(torch.rand(4, 3, 32, 32)), torch.randint(10, (4,)))
+        torch.autograd.backward(loss)
+        steps_of.step()
+    return {name: (p - before[name]).detach() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "RMSprop", "Adagrad"])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_steps_that_divide_by_size_are_told_from_those_of_sgd(optimizer: str, steps: int) -> None:
+    assert evened_out(changed(optimizer, steps, lr=1e-3))
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_steps_of_sgd_are_uneven(steps: int, momentum: float) -> None:
+    assert not evened_out(changed("SGD", steps, lr=0.05, momentum=momentum))
+
+
+def test_noise_and_signs_are_not_taken_for_steps() -> None:
+    shapes = {name: value.shape for name, value in changed("SGD", 1, lr=0.05).items()}
+    drawn = {name: torch.randn(shape) for name, shape in shapes.items()}
+    assert not evened_out(drawn)
+    assert not evened_out({name: value.sign() for name, value in drawn.items()})
+    assert not evened_out({"bias": torch.ones(10)})

@@ -1,6 +1,8 @@
 """Networks as their owners have them: in wrappers, compiled, scripted, with hooks and histories."""
 
+import copy
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 import fedaudit
 from fedaudit.core.errors import UsageError
+from fedaudit.core.observation import LocalTraining
 
 sys.path.insert(0, str(Path(__file__).parent))
 from plain_networks import LABELS, SHAPE, cnn, drawn, gradient, mlp
@@ -119,6 +122,27 @@ def test_weights_in_place_of_their_change_are_noticed() -> None:
     update = {n: p.detach() + 1e-3 for n, p in model.named_parameters()}
     with pytest.warns(UserWarning, match=r"looks like weights: .* after\[name\] − before\[name\]"):
         fedaudit.attack(model, update, "analytic", image_shape=SHAPE, kind="delta")
+
+
+def test_steps_of_adam_that_are_given_as_those_of_sgd_are_noticed() -> None:
+    model = mlp()
+    photo = drawn(model)
+    client = copy.deepcopy(model)
+    optimizer = torch.optim.Adam(client.parameters(), 1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(client(photo), LABELS).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    after = dict(client.named_parameters())
+    update = {n: (after[n] - p).detach() for n, p in model.named_parameters()}
+    given: dict[str, Any] = {"image_shape": SHAPE, "kind": "delta"}
+    with pytest.warns(UserWarning, match=r"one size in all layers.* optimizer='adam'"):
+        fedaudit.attack(model, update, "analytic", **given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adam = LocalTraining(lr=1e-3, steps=2, optimizer="adam")
+        fedaudit.attack(model, update, "analytic", training=adam, **given)
+        fedaudit.attack(model, gradient(model, photo, LABELS), "analytic", image_shape=SHAPE)
 
 
 def test_a_lazy_layer_that_has_seen_nothing_is_told() -> None:

@@ -37,6 +37,7 @@ from fedaudit.attacks.search.span_matching import (
     SpanMatching,
     is_left_to_spans,
     lead_of_spans,
+    open_parts,
     unread_parts,
 )
 from fedaudit.attacks.search.stage import BY_SPANS, Stage, adjust, from_gray
@@ -249,8 +250,15 @@ class MatchingAttack:
             restarts=self.restarts,
             closed_form=run.closed_form,
             searched_by=run.searched_by,
-            unused=(*evidence.unused, *(unread_parts(evidence) if self.match == "spans" else ())),
+            unused=(*evidence.unused, *self._left_out(run)),
         )
+
+    def _left_out(self, run: SearchRun) -> tuple[str, ...]:
+        """What a search by spans went without, a sentence each."""
+        if self.match != "spans":
+            return ()
+        spans = None if run.closed_form else run.scene.leading
+        return (*unread_parts(run.scene.evidence), *open_parts(spans))
 
     def _completed(
         self, run: SearchRun, seen: Observation, generator: torch.Generator

@@ -96,3 +96,21 @@ def test_where_there_is_nothing_else_it_is_said_what_could_be_read() -> None:
     model = Columns()
     with pytest.raises(AttackError, match=r"\(of 'columns'\) .* or Linear \(F.linear\) apply"):
         fedaudit.attack(model, gradients(model, drawn(1)), image_shape=(3, 32, 32))
+
+
+def test_images_that_are_mostly_guessed_are_said_to_be() -> None:
+    """A convolution of more positions than inputs, and a mean before the head: 63 equations."""
+    torch.manual_seed(0)
+    few = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.Sigmoid(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(64, 7)
+    ).eval()
+    enough = nn.Sequential(nn.Conv2d(3, 16, 8, 8), nn.Sigmoid(), nn.Flatten(), nn.Linear(256, 7))
+    for model, said in ((few, True), (enough.eval(), False)):
+        rebuilt = fedaudit.attack(
+            model,
+            gradients(model, drawn(1)),
+            "subspace_matching",
+            image_shape=(3, 32, 32),
+            settings={"steps": 2, "polish": 0, "mends": 0},
+        )
+        assert any("the rest is guessed" in one for one in rebuilt.unused) is said

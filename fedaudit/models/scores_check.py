@@ -29,6 +29,13 @@ def scores_of(network: nn.Module, images: Tensor) -> Tensor:
                 "images: let it take images alone, and move what needs labels into a method "
                 "criterion(scores, labels)."
             ) from error
+        if "dtype" in str(error) or "scalar type" in str(error):
+            raise UsageError(
+                f"layer {failing_layer(network, images)} of the model fails: "
+                f"{first_line(error).rstrip('.')}. Attacks compute in one precision: take casts "
+                "such as x.half() out of the forward pass, or let them follow the layer, as "
+                "x.to(self.layer.weight)."
+            ) from error
         raise UsageError(
             f"the model does not take images {shape}: layer {failing_layer(network, images)} "
             f"fails: {first_line(error).rstrip('.')}. Check image_shape, or name another --model."

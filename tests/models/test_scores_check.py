@@ -77,6 +77,7 @@ class Remembering(nn.Module):
     ("model", "message"),
     [
         (Margin(plain), "asks for 'labels' beside the images: .* criterion"),
+        (Net(lambda h, x: plain(h, x.half())), r"layer head .*fails: .* x\.to\(self\.layer"),
         (Net(in_place), "writes into the images .* images.clone()"),
         (Net(lambda h, x: plain(h, x).squeeze()), r"gives \[5\] for one image"),
         (Net(lambda h, x: (x, plain(h, x))), r"gives tuple .* outputs: outputs\[1\]\)"),

@@ -84,6 +84,35 @@ def test_weights_that_are_stated_as_a_delta_stay_unusual(
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "stated", "unusual"),
+    [
+        ("Adam", (), "no optimizer is stated, which is read as SGD"),
+        ("RMSprop", ("--optimizer", "sgd"), "optimizer = 'sgd' is stated"),
+        ("Adam", ("--optimizer", "adam"), ""),
+        ("SGD", (), ""),
+    ],
+)
+def test_steps_that_are_none_of_sgd_are_a_note_of_the_audit(
+    capsys: pytest.CaptureFixture[str], optimizer: str, stated: tuple[str, ...], unusual: str
+) -> None:
+    network = build(ModelSpec("convnet", {"classes": 10, "width": 16, "image_size": 16}))
+    torch.save(network.state_dict(), "before.pt")
+    steps = getattr(torch.optim, optimizer)(network.parameters(), lr=1e-3)
+    for seed in range(2):
+        images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+        steps.zero_grad()
+        torch.autograd.backward(F.cross_entropy(network(images), torch.tensor([3, 7])))
+        steps.step()
+    torch.save(network.state_dict(), "after.pt")
+    wide = [fact.replace("4}", "16}") for fact in FACTS]
+    command = ("import", "after.pt", "-o", "c", "--broadcast", "before.pt", *wide)
+    told(capsys, *command, "--local-steps", "2", *stated)
+    for said in later(capsys):
+        assert ("has one size in all layers" in said) is bool(unusual)
+        assert unusual in said
+
+
+@pytest.mark.parametrize(
     ("counters", "back"),
     [
         ((-2.0, -2.0), "by 2:"),

@@ -64,8 +64,24 @@ def evened_out(update: Mapping[str, Tensor]) -> bool:
             ends += [float(values.min()), float(values.max())]
     if not sizes or min(ends) > (1 - 1e-5) * max(ends):
         return False
+    return are_even(float(np.median(kurtoses)), sizes)
+
+
+def are_even(kurtosis: float, sizes: Sequence[float]) -> bool:
+    """The same of numbers in units of their layer's size, and of these sizes, which are not 0."""
     low, high = np.quantile(sizes, (0.1, 0.9))
-    return bool(np.median(kurtoses) < EVEN and high < ALIKE * low)
+    return bool(kurtosis < EVEN and high < ALIKE * low)
+
+
+def like_adaptive_steps(optimizer: str | None) -> str:
+    """That a change that is `evened_out` is not of SGD, which is stated, or taken for stated."""
+    said = "no optimizer is stated, which is read as SGD"
+    if optimizer is not None:
+        said = f"optimizer = {optimizer!r} is stated"
+    return (
+        "the change has one size in all layers, as steps of Adam, RMSprop or Adagrad have, or "
+        f"masks, and those of SGD have not; {said}: attacks are weak if that is wrong"
+    )
 
 
 def counted_back(counters: Sequence[float]) -> str:

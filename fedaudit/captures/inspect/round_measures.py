@@ -11,7 +11,14 @@ from torch import Tensor
 
 from fedaudit.captures.format.capture_paths import broadcast_file
 from fedaudit.captures.format.capture_reader import StoredCapture
-from fedaudit.captures.format.contradictions import against, counted_back, like_weights
+from fedaudit.captures.format.contradictions import (
+    FEW,
+    against,
+    are_even,
+    counted_back,
+    like_adaptive_steps,
+    like_weights,
+)
 from fedaudit.captures.format.identical_messages import identical_groups
 from fedaudit.captures.format.kept_measures import Kept, disagreement, kept_in
 from fedaudit.captures.format.stored_message import StoredMessage
@@ -187,8 +194,23 @@ def _look(
         words.append("it changes nothing: the client did not train")
     words.append(counted_back(measures.counters))
     words.append(_like_weights(capture, group[0], measures, broadcast))
+    words.append(_like_adaptive_steps(capture, group[0], measures))
     anomalies = tuple(Anomaly(number, client, text) for text in words if text)
     return Look(group, measures, from_header, anomalies)
+
+
+def _like_adaptive_steps(capture: StoredCapture, record: StoredMessage, measures: Measures) -> str:
+    """That a change was not made by SGD, though nothing else is stated; "" where it may be.
+
+    Values that are of a few sizes alone were compressed: they say nothing of steps.
+    """
+    facts, (distinct, among) = capture.facts, measures.distinct
+    if record.message.kind == "gradient" or (facts.optimizer or "sgd").lower() != "sgd":
+        return ""
+    sizes = [layer.rms for layer in measures.layers.values() if layer.size >= FEW and layer.norm]
+    if not sizes or 2 * distinct < among or not are_even(3 + measures.kurtosis, sizes):
+        return ""
+    return like_adaptive_steps(facts.optimizer)
 
 
 def _like_weights(

@@ -186,7 +186,8 @@ def noise_scale(tensors: Tensors, first_fc: str = "", count: int = 1) -> float |
 
     Of the layer that the maps enter, whose gradient has rank N, what is left behind the first N
     singular values is noise and nothing else. Without it: the smallest large parameter, where all
-    rows are equally long and as many entries are small as in noise.
+    rows and all columns are equally long and as many entries are small as in noise. (Rows alone, or
+    columns, are so where upstream gradients are, or what enters a layer.)
     """
     if first_fc in tensors:
         matrix = tensors[first_fc].flatten(1).double()
@@ -207,7 +208,7 @@ def noise_scale(tensors: Tensors, first_fc: str = "", count: int = 1) -> float |
         rows = tensors[name].flatten(1).double()
         std = float(rows.square().mean().sqrt())
         # Gradients have heavy tails: their robust spread is a small part of the plain one.
-        if spread[name] > 0.6 * std and _even(rows):
+        if spread[name] > 0.6 * std and _even(rows) and _even(rows.mT):
             return spread[name]
     return None
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.bilinear_fit import Problem, fit
 from fedaudit.attacks.evidence.known_entries import KnownEntries
-from fedaudit.attacks.evidence.layer_unfolding import matrices_of, rows_of
+from fedaudit.attacks.evidence.layer_unfolding import has_columns, matrices_of, rows_of
 
 # By eight photos of p01 and p02 through a trained ResNet-18 in training mode, one step of Adam:
 # gradients of the last two stages predict 2e-3 and 1e-2 of what was held out, those that do not
@@ -96,7 +96,7 @@ def complete(
     product = problem.product(*fitted)
     whole = _of_rank(product.double() * problem.scale, rank, min(ROUNDING, math.sqrt(share)))
     shape = known.numbers.shape
-    own = whole.mT if isinstance(layer, nn.ConvTranspose2d) else whole
+    own = whole.mT if has_columns(layer) else whole
     return Completed(own.reshape(shape), float(share))
 
 

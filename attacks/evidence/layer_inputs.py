@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from fedaudit.attacks.evidence.deterministic_mode import deterministic, still
 from fedaudit.attacks.evidence.layer_unfolding import (
     READABLE,
+    Applied,
     matrices_of,
     rows_of,
     share_outside,
 )
-from fedaudit.attacks.evidence.linear_calls import by_image, linear_calls
+from fedaudit.attacks.evidence.matrix_calls import by_image, matrix_calls
 from fedaudit.core.errors import AttackError
 from fedaudit.models.facenet import FaceNet
 
@@ -26,8 +27,10 @@ Use = tuple[nn.Module, Tensor]
 """A layer, and what enters it, `[n, …]`."""
 MATRICES = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.RNNBase)
 """Layers that apply matrices, in ways that are read and in others."""
-CALLED = nn.Identity()
-"""Stands for the layer of a matrix that has none: it is applied by a call (`linear_calls`)."""
+CALLED, COLUMNS = Applied(), Applied(columns=True)
+"""Stand for the layer of a matrix that has none: it is applied by a call (`matrix_calls`)."""
+LAYERS = (*MATRICES, nn.Embedding, nn.MultiheadAttention)
+"""Layers that apply their own matrices by a hook or by `F.linear`, if they are read at all."""
 CONFIRMED = 1e-2
 """Share of a gradient of our own that may lie outside of its inputs' span, by rounding."""
 
@@ -80,6 +83,7 @@ class InputReader:
     _uses: dict[str, int] = field(default_factory=dict)
     _refuted: set[str] = field(default_factory=set)
     _in_attention: set[str] = field(default_factory=set)
+    _multiplies: bool = False
 
     def __post_init__(self) -> None:
         names = {id(p): name for name, p in self.model.named_parameters()}
@@ -92,6 +96,10 @@ class InputReader:
                 self.layers.setdefault(name, [CALLED])
         attention = [m for m in self.model.modules() if isinstance(m, nn.MultiheadAttention)]
         self._in_attention = {names[id(p)] for m in attention for p in m.parameters()}
+        layers = [m for m in self.model.modules() if isinstance(m, LAYERS)]
+        own = {id(p) for m in layers for p in m.parameters()}
+        bare = [p for p in self.model.parameters() if p.dim() == 2 and id(p) not in own]
+        self._multiplies = bool(bare)
 
     def rows(self, names: Sequence[str], images: Tensor) -> dict[str, Tensor]:
         """What `images` `[n, C, H, W]` send to the weights `names`; differentiable.
@@ -154,7 +162,7 @@ class InputReader:
             ) from error
         self._uses = {name: len(uses) for name, uses in heard.items()}
         for reader, _ in self.moments:
-            reader._uses = self._uses
+            reader._uses, reader._multiplies = self._uses, self._multiplies
         names_in_use = [name for name in names if name in heard]
         weights = dict(self.model.named_parameters())
         output = self._output
@@ -230,8 +238,12 @@ class InputReader:
             if name is None or inputs is hooked.get(name):  # its layer has told
                 return
             each = by_image(inputs, len(images), in_attention=name in self._in_attention)
-            if each is not None:
-                add(name, self.layers[name][0], each)
+            if each is None:
+                return
+            layer = self.layers[name][0]
+            if layer is CALLED and _is_transposed(weight):
+                self.layers[name] = [COLUMNS]
+            add(name, self.layers[name][0], each)
 
         with ExitStack() as hooks, (mode or deterministic)(self.model):
             for owner in until:
@@ -241,13 +253,15 @@ class InputReader:
                 )
             for name in names:
                 for layer in self.layers[name]:
-                    if layer is not CALLED:
+                    if not isinstance(layer, Applied):
                         hooks.enter_context(
                             layer.register_forward_pre_hook(listen(name), with_kwargs=True)
                         )
-            hooks.enter_context(linear_calls(hear))
+            hooks.enter_context(matrix_calls(hear, products=self._multiplies))
             with suppress(_AllHeard):
                 self._output = self._run(images)
+        if not enough:  # what is not multiplied need not be listened for any more
+            self._multiplies &= any(layers[0] is COLUMNS for layers in self.layers.values())
         return heard
 
     def _certain(self, names: Sequence[str], images: Tensor) -> set[str]:
@@ -267,3 +281,11 @@ class InputReader:
             return result
         output: Tensor = self.model(images)
         return output
+
+
+def _is_transposed(weight: Tensor) -> bool:
+    """Whether a matrix is the transposed view of a parameter."""
+    base = weight._base
+    if base is None or base.dim() != 2 or base.shape != weight.shape[::-1]:
+        return False
+    return base.stride() == weight.stride()[::-1]

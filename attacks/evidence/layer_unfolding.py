@@ -10,6 +10,20 @@ from torch import Tensor, nn
 
 READABLE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 """Layers whose gradient has the form above, unless they do something else with their weight."""
+
+
+class Applied(nn.Module):
+    """Stands for the layer of a matrix that has none, which a call applies (`matrix_calls`).
+
+    Args:
+        columns: The matrix is `[F, r]`, as `inputs @ matrix` takes it, and not `[r, F]`.
+    """
+
+    def __init__(self, *, columns: bool = False) -> None:
+        super().__init__()
+        self.columns = columns
+
+
 # With 1e-9 a photo through a pre-trained MobileFaceNet misses its own spans by 8e-4, with 1e-11 by
 # 8e-6; four of p01 and p02 end at SSIM 0.940 to 0.950 and 0.955 to 0.964, with 1e-12 as with 1e-11.
 RIDGE = 1e-11
@@ -45,7 +59,12 @@ def matrices_of(layer: nn.Module, gradient: Tensor) -> Tensor:
         return gradient.reshape(layer.groups, gradient.shape[0] // layer.groups, -1)
     if isinstance(layer, nn.ConvTranspose2d):
         return gradient.reshape(layer.groups, gradient.shape[0] // layer.groups, -1).mT
-    return gradient[None]
+    return gradient.mT[None] if has_columns(layer) else gradient[None]
+
+
+def has_columns(layer: nn.Module) -> bool:
+    """Whether a layer's weight has a column where other layers' has a row."""
+    return isinstance(layer, nn.ConvTranspose2d) or (isinstance(layer, Applied) and layer.columns)
 
 
 def share_outside(matrix: Tensor, rows: Tensor) -> float:

@@ -40,15 +40,15 @@ class Rows(nn.Module):
         return scores
 
 
-class Columns(nn.Module):
-    """A matrix that is applied from the right, as ports from other frameworks have it."""
+class Summed(nn.Module):
+    """A matrix that is applied by `einsum`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.columns = nn.Parameter(torch.randn(3072, 7) * 0.02)
+        self.matrix = nn.Parameter(torch.randn(3072, 7) * 0.02)
 
     def forward(self, images: Tensor) -> Tensor:
-        return images.flatten(1) @ self.columns
+        return torch.einsum("nf,fk->nk", images.flatten(1), self.matrix)
 
 
 def stack(first: nn.Module) -> nn.Module:
@@ -93,8 +93,8 @@ def test_the_result_says_so() -> None:
 
 def test_where_there_is_nothing_else_it_is_said_what_could_be_read() -> None:
     torch.manual_seed(0)
-    model = Columns()
-    with pytest.raises(AttackError, match=r"\(of 'columns'\) .* or Linear \(F.linear\) apply"):
+    model = Summed()
+    with pytest.raises(AttackError, match=r"\(of 'matrix'\) .* Linear or @ apply"):
         fedaudit.attack(model, gradients(model, drawn(1)), image_shape=(3, 32, 32))
 
 

@@ -19,7 +19,8 @@ STEP = 1e-7
 TOLERANCE = 0.05
 OTHER_DERIVATIVES = (
     "second derivatives of the model are not those of its gradient: an operation of its own has "
-    "none, so that searches may fail for this reason alone"
+    "none, or a part of what it computes is detached, so that searches by gradients may fail or be "
+    "weak for this reason alone"
 )
 """What is said of a model for which `check_differentiable` is False."""
 ROUNDING = 1e-12

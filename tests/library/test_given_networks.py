@@ -125,7 +125,8 @@ def test_weights_in_place_of_their_change_are_noticed() -> None:
 
 
 def test_steps_of_adam_that_are_given_as_those_of_sgd_are_noticed() -> None:
-    model = mlp()
+    layers = [layer for _ in range(4) for layer in (nn.Linear(192, 192), nn.ReLU())]
+    model = nn.Sequential(nn.Flatten(), *layers, nn.Linear(192, 10))
     photo = drawn(model)
     client = copy.deepcopy(model)
     optimizer = torch.optim.Adam(client.parameters(), 1e-3)

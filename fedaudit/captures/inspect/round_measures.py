@@ -208,7 +208,7 @@ def _like_adaptive_steps(capture: StoredCapture, record: StoredMessage, measures
     if record.message.kind == "gradient" or (facts.optimizer or "sgd").lower() != "sgd":
         return ""
     sizes = [layer.rms for layer in measures.layers.values() if layer.size >= FEW and layer.norm]
-    if not sizes or 2 * distinct < among or not are_even(3 + measures.kurtosis, sizes):
+    if 2 * distinct < among or not are_even(3 + measures.kurtosis, sizes):
         return ""
     return like_adaptive_steps(facts.optimizer)
 

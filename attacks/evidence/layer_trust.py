@@ -6,8 +6,10 @@ from dataclasses import replace
 from fedaudit.attacks.evidence.layer_spans import LayerSpan
 
 TRUST = 0.5
-"""Power of the expected misfit by which layers are weighed. Not compared with others to the end:
-benchmarks/subspace.py --only "two epochs" --set attacks.evidence.layer_trust.TRUST=0 would."""
+"""Power of the expected misfit by which layers are weighed. Sixteen photos of p01 and p02 after two
+epochs of mini-batches have SSIM 0.67, 12 of 16 first of ten; with 0 they have 0.51 and 8
+(benchmarks/subspace.py --only "ResNet-18 two epochs" --batch 16 --people p01 p02 --targets 1 --set
+attacks.evidence.layer_trust.TRUST=0)."""
 
 
 def trusted(spans: Sequence[LayerSpan], misfit: Mapping[str, float]) -> tuple[LayerSpan, ...]:

@@ -146,7 +146,9 @@ def _gradient_size(network: nn.Module, image: Tensor, *, twice: bool = False) ->
     own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     state = {n: t.detach().to(image) if t.is_floating_point() else t for n, t in own.items()}
     parameters = [state[n].requires_grad_() for n, _ in network.named_parameters()]
-    loss = F.cross_entropy(functional_call(network, state, (image,)), torch.zeros(1).long())
+    scores = functional_call(network, state, (image,))
+    unlikely = scores.detach().argmin(1)  # of a class that is certain the gradient is rounding
+    loss = F.cross_entropy(scores, unlikely)
     slopes: tuple[Tensor | None, ...] = ()
     if loss.requires_grad:
         slopes = torch.autograd.grad(loss, parameters, create_graph=twice, allow_unused=True)

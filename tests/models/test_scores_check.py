@@ -107,3 +107,15 @@ def test_the_hook_that_is_advised_is_enough() -> None:
     model = Net(lambda h, x: {"logits": plain(h, x)})
     model.register_forward_hook(lambda module, inputs, outputs: outputs["logits"])
     assert check_differentiable(model, SHAPE)
+
+
+def test_a_network_that_is_certain_has_second_derivatives() -> None:
+    """The gradient for the class of which it is certain is rounding, and moves as it likes."""
+    torch.manual_seed(0)
+    head = nn.Linear(32, 5)
+    nn.init.zeros_(head.weight)
+    with torch.no_grad():
+        head.bias.copy_(torch.tensor([90.0, 0, 0, 0, 0]))
+        head.weight[:, :3] = 0.01
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 32), nn.Sigmoid(), head)
+    assert check_differentiable(model, SHAPE)

@@ -10,9 +10,9 @@ from fedaudit.captures.format.tensor_names import is_buffer
 
 NEAR = 0.9
 """Cosine to the broadcast above which tensors are weights; those of an update are near 0."""
-# Of 1, 4 and 20 steps through ResNet-18, a ViT and MobileNetV2 changes by Adam, AdamW, RMSprop and
-# Adagrad have 1.0 to 3.1 and 1.0 to 1.7, by SGD 3.3 and more and 3.6 and more; noise has 3 and 1
-# (tests/captures/test_contradictions.py holds some of them).
+# Through a MobileNetV2, in training mode: tests/captures/test_contradictions.py. Not told are some
+# twenty steps of AdamW, which come near 3, and steps on gradients so small that Adam's epsilon
+# counts; nor can noise, of 3 and 1, be taken for steps.
 EVEN, ALIKE = 2.8, 2.0
 """Kurtosis of a layer's numbers, and ratio of the layers' sizes (of the ninth to the first tenth),
 below which an optimizer has brought each number to one size."""

@@ -20,6 +20,7 @@ from fedaudit.attacks.evidence.layer_unfolding import (
     share_outside,
 )
 from fedaudit.attacks.evidence.matrix_calls import by_image, matrix_calls
+from fedaudit.attacks.evidence.patch_products import patch_products
 from fedaudit.core.errors import AttackError
 from fedaudit.models.facenet import FaceNet
 
@@ -258,6 +259,7 @@ class InputReader:
                             layer.register_forward_pre_hook(listen(name), with_kwargs=True)
                         )
             hooks.enter_context(matrix_calls(hear, products=self._multiplies))
+            hooks.enter_context(patch_products())
             with suppress(_AllHeard):
                 self._output = self._run(images)
         if not enough:  # what is not multiplied need not be listened for any more

@@ -183,7 +183,8 @@ class _SpanDistance(torch.autograd.Function):
         each = weights.view(ctx.layers, -1)
         share = (-2 * slopes[0] / each.sum(1))[:, None] * each
         weighed = share.view_as(weights).to(usual)[:, None] * solution
-        return (weighed @ left).to(rows.dtype), None, None, None, None
+        # Turned over: unfolded patches lie so in memory, and `fold` need not turn them.
+        return (left.mT @ weighed.mT).mT.to(rows.dtype), None, None, None, None
 
 
 def _lower_gram(rows: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def rows_of(layer: nn.Module, inputs: Tensor) -> Tensor:
             inputs = F.pad(inputs, pad, mode=mode)
         patches = F.unfold(inputs, size, layer.dilation, 0, layer.stride)
         split = patches.view(n, g, -1, patches.shape[2])
-        return split.permute(1, 0, 3, 2).reshape(g, n * patches.shape[2], -1)
+        return split.permute(1, 2, 0, 3).flatten(2).mT
     if isinstance(layer, nn.ConvTranspose2d):
         g = layer.groups
         split = F.unfold(inputs, 1).view(len(inputs), g, inputs.shape[1] // g, -1)

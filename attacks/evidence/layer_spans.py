@@ -183,8 +183,11 @@ class _SpanDistance(torch.autograd.Function):
         each = weights.view(ctx.layers, -1)
         share = (-2 * slopes[0] / each.sum(1))[:, None] * each
         weighed = share.view_as(weights).to(usual)[:, None] * solution
-        # Turned over: unfolded patches lie so in memory, and `fold` need not turn them.
-        return (left.mT @ weighed.mT).mT.to(rows.dtype), None, None, None, None
+        # In the order of memory of the rows: `fold` need not turn those of patches over, and batch
+        # norm's slopes of one image are wrong in another (`rows_of`).
+        turned = rows.stride(-1) != 1
+        slopes_of_rows = (left.mT @ weighed.mT).mT if turned else weighed @ left
+        return slopes_of_rows.to(rows.dtype), None, None, None, None
 
 
 def _lower_gram(rows: Tensor) -> Tensor:

@@ -95,3 +95,39 @@ def test_slopes_are_in_single_precision_and_distances_are_exact() -> None:
     assert single.dtype == torch.float32
     alike = nn.functional.cosine_similarity(single.double().flatten(), double.flatten(), 0)
     assert float(alike) > 0.999
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_slopes_lie_in_memory_as_rows_do(turned: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.rand(1, 5, 9, generator=generator)
+    rows = (rows.mT.contiguous().mT if turned else rows).requires_grad_()
+    basis = torch.linalg.qr(torch.rand(9, 3, generator=generator).double()).Q.mT[None]
+    weights = torch.ones(1, 3, dtype=torch.float64)
+    span = LayerSpan("w", 5, basis, weights, whole=False, full=False, floor=0.0)
+    (slope,) = torch.autograd.grad(span.distance(rows), rows)
+    assert slope.stride() == rows.stride()
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(64, 4, 1), nn.Conv2d(64, 4, 3)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_slope_is_exact_through_batch_norm(layer: nn.Module, count: int) -> None:
+    """Down to the images, in whichever order of memory the rows' slopes are."""
+    generator = torch.Generator().manual_seed(0)
+    before = (nn.Conv2d(3, 64, 3, bias=False), nn.BatchNorm2d(64), nn.Softplus())
+    model = nn.Sequential(*before, layer, nn.Flatten(), nn.LazyLinear(2)).double().eval()
+    images = torch.rand(count, 3, 6, 7, generator=generator).double()
+    model(images)
+    reader = InputReader(model, (3, 6, 7), count)
+    with torch.no_grad():
+        rows = reader.rows(["3.weight"], images)["3.weight"]
+    positions, width = rows.shape[1] // count, rows.shape[2]
+    basis = torch.linalg.qr(torch.randn(width, 3, generator=generator).double()).Q.mT[None]
+    weights = torch.ones(1, 3, dtype=torch.float64)
+    span = LayerSpan("3.weight", positions, basis, weights, whole=False, full=False, floor=0.0)
+    images.requires_grad_()
+    (slope,) = torch.autograd.grad(span_distance(reader, [span], images), images)
+    step = 1e-6 * slope / slope.norm()
+    with torch.no_grad():
+        ends = [span_distance(reader, [span], images + sign * step) for sign in (1, -1)]
+    assert float(ends[0] - ends[1]) / 2e-6 == pytest.approx(float(slope.norm()), rel=1e-4)

@@ -67,6 +67,31 @@ def timm_vit(classes: int) -> nn.Module:
     return network
 
 
+class Product(nn.Module):
+    """A linear layer as ports from other frameworks write it, by a matrix `[in, out]`."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(layer.weight.detach().T.clone())
+        self.offset = nn.Parameter(layer.bias.detach().clone())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Numbers `[…, out]` of `[…, in]`."""
+        return inputs @ self.matrix + self.offset
+
+
+def ported_vit(classes: int) -> nn.Module:
+    """Timm's ViT-S whose linear layers are all products."""
+    network = timm_vit(classes)
+    linear = [name for name, m in network.named_modules() if isinstance(m, nn.Linear)]
+    for name in linear:
+        owner, _, own = name.rpartition(".")
+        layer = network.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        setattr(network.get_submodule(owner), own, Product(layer))
+    return network
+
+
 def dropping(classes: int) -> nn.Module:
     """Timm's ResNet-18 with dropout before the head and stochastic depth, as recipes set them."""
     network: nn.Module = timm.create_model(
@@ -153,6 +178,13 @@ LINES = (
     Line("ResNet-50 eval, trained", resnet(50), trained=True, training=False),
     Line("ViT patch 16, fresh", vit, trained=False, training=False),
     Line("ViT-S, trained, one gradient", timm_vit, trained=True, training=False, lr=0.01),
+    Line("ported transformer, trained, one gradient", ported_vit, True, training=False, lr=0.01),
+    Line(
+        "ported transformer, four steps, momentum, lr 0.01",
+        *(ported_vit, True, False),
+        replace(EPOCHS_OF_8, batch_norm="eval"),
+        lr=0.01,
+    ),
     Line(
         "ViT-S, four steps, momentum, lr 0.01",
         *(timm_vit, True, False),

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
@@ -13,8 +15,27 @@ from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.models.build_network import build
 
-SPEC = ModelSpec("torchvision:resnet18", {"classes": 10, "image_size": 16})
 COUNT = 4
+
+
+def small_network(*, classes: int, image_size: int) -> nn.Module:
+    """The first half of torchvision's ResNet-18, in depth and in width."""
+    del image_size
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        BasicBlock(64, 64),
+        BasicBlock(64, 128, 2, nn.Sequential(nn.Conv2d(64, 128, 1, 2), nn.BatchNorm2d(128))),
+        BasicBlock(128, 256, 2, nn.Sequential(nn.Conv2d(128, 256, 1, 2), nn.BatchNorm2d(256))),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(256, classes),
+    )
+
+
+SPEC = ModelSpec(f"{__name__}:small_network", {"classes": 10, "image_size": 16})
 
 
 def observation(faces: FaceSet, vanished: int, *, training: bool = False) -> Observation:

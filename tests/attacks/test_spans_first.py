@@ -85,7 +85,7 @@ def test_a_control_is_found_in_no_fewer_steps_than_what_it_vouches_for(
 def test_it_says_by_what_it_searched(intercept: Intercept) -> None:
     """What finds an undefended photo is another way than what a changed update leaves."""
     few = gan_inversion(latent_steps=1, stage_steps=1, pixel_steps=1)
-    long = gan_inversion(candidates=2, latent_steps=1, stage_steps=1, pixel_steps=60)
+    long = gan_inversion(candidates=2, latent_steps=1, stage_steps=1, pixel_steps=40)
     noise = {"std": 1.0, "of": "norm"}
 
     def way(captured: Capture, attack: MatchingAttack) -> str:

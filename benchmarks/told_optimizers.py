@@ -92,6 +92,11 @@ def defended(update: Update) -> Iterator[tuple[str, Update]]:
         noise = {n: torch.randn(t.shape, generator=generator) for n, t in update.items()}
         yield f"noise {share}", {n: t + deviation * noise[n] for n, t in update.items()}
     yield "signs", {name: 1e-3 * t.sign() for name, t in update.items()}
+    for levels in (1, 4):
+        units = {n: t.abs().max().clamp_min(1e-30) / levels for n, t in update.items()}
+        drawn = {n: torch.rand(t.shape, generator=generator) for n, t in update.items()}
+        whole = {n: units[n] * (t / units[n] + drawn[n]).floor() for n, t in update.items()}
+        yield f"{levels} levels", whole
     yield "pruned", {n: t * (t.abs() >= t.abs().max() / 10) for n, t in update.items()}
     yield "bfloat16", {n: t.bfloat16().float() for n, t in update.items()}
 

@@ -12,7 +12,7 @@ from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Verdict, Ver
 from fedaudit.reports.guarantees import NOT_STATED, UNSTATED, of_training
 from fedaudit.reports.membership_lines import ALPHA, is_demonstrated, recall, strongest_score
 from fedaudit.reports.plain_names import attack_name, defense_name, plain_text
-from fedaudit.reports.text import ABSENT, number, percent, points, signed
+from fedaudit.reports.text import ABSENT, number, percent, points, rounded, signed
 from fedaudit.study.canary_result import ShownLine
 
 
@@ -224,8 +224,9 @@ def overhead(x: DefenseLine, scene: Scene) -> Cell:
     """How many times longer a step takes under the defense."""
     if x.utility is None or x.utility.overhead is None:
         return _no_worth(x, scene)
-    times = number(x.utility.overhead)
-    return Cell(times, (f"{number(x.utility.step_seconds)} s",), f"{times} ×")
+    times = rounded(x.utility.overhead)
+    step = rounded(x.utility.step_seconds or 0.0)
+    return Cell(times, (f"{step} s",), f"{times} ×")
 
 
 def kilobytes(x: DefenseLine, _: Scene) -> Cell:
@@ -297,9 +298,9 @@ def members(x: DefenseLine, scene: Scene) -> Cell:
     if not any(map(is_demonstrated, scene.membership.values())):
         above += "; nor under any other defense or none, so that this says little"
     what = "people" if score.level == "person" else "photos"
-    notes = (f"{what}, at {percent(fpr)} false positives", f"AUC {score.auc:.2f}", above)
+    notes = (f"{what}, at {percent(fpr)} false positives", f"AUC {number(score.auc)}", above)
     cell = rate(tpr)
-    brief = f"{cell.brief or ABSENT}, AUC {score.auc:.2f}"
+    brief = f"{cell.brief or ABSENT}, AUC {number(score.auc)}"
     return Cell(cell.value, (*cell.notes, *notes), brief, rate=tpr)
 
 
@@ -311,7 +312,8 @@ def properties(x: DefenseLine, scene: Scene) -> Cell:
     best = min(line.properties, key=lambda one: (one.p_adjusted, -one.correlation))
     above = sum(one.p_adjusted <= ALPHA for one in line.properties)
     told = f"{above} of {len(line.properties)} above chance"
-    return Cell(f"{best.correlation:.2f}", brief=f"{told}; {best.property} {best.correlation:.2f}")
+    order = number(best.correlation)
+    return Cell(order, brief=f"{told}; {best.property} {order}")
 
 
 def dominator(x: DefenseLine, _: Scene) -> Cell:

@@ -105,7 +105,8 @@ def _head(model: nn.Module, shape: Sequence[int]) -> frozenset[str]:
     if isinstance(model, FaceNet):
         return frozenset(n for n, _ in model.named_parameters() if n.startswith("head."))
     head = find_class_head(model, shape)
-    return frozenset() if head is None else frozenset({head.name, head.bias or head.name})
+    names = () if head is None else (head.name, head.bias, head.length)
+    return frozenset(name for name in names if name is not None)
 
 
 def _train(

@@ -207,3 +207,28 @@ def test_layers_of_which_nothing_was_shared_are_told() -> None:
         fedaudit.attack(
             model, update, image_shape=SHAPE, unshared=kept, settings={"layers": ("3.",)}
         )
+
+
+class FirstScores(nn.Sequential):
+    """The scores of some classes of a layer that has rows for more."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores."""
+        scores: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
+        return scores[:, :10]
+
+
+@pytest.mark.parametrize("attack", ["subspace_matching", "idlg"])
+@pytest.mark.parametrize("kind", ["cut", "weight norm"])
+def test_labels_are_told_behind_heads_that_are_no_plain_layer(kind: str, attack: str) -> None:
+    plain = mlp()
+    model: nn.Module = FirstScores(*plain[:-1], nn.Linear(32, 16))  # type: ignore[index]
+    if kind == "weight norm":
+        nn.utils.parametrizations.weight_norm(plain[3])  # type: ignore[index]
+        model = plain
+    photo = drawn(model)
+    settings = {"steps": 2} | ({"polish": 0} if attack == "subspace_matching" else {})
+    rebuilt = fedaudit.attack(
+        model, gradient(model, photo, LABELS), attack, image_shape=SHAPE, settings=settings
+    )
+    assert rebuilt.labels.tolist() == LABELS.tolist()

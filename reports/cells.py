@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from fedaudit.core import claims
 from fedaudit.core.inference import Membership
 from fedaudit.core.measures import Estimate, Rate, Utility
-from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports import text
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Verdict, VerdictKind
 from fedaudit.reports.guarantees import NOT_STATED, UNSTATED, of_training
 from fedaudit.reports.membership_lines import ALPHA, is_demonstrated, recall, strongest_score
 from fedaudit.reports.plain_names import attack_name, defense_name, plain_text
-from fedaudit.reports.text import ABSENT, number, percent, points, signed
+from fedaudit.reports.text import ABSENT, number, percent, points
 from fedaudit.study.canary_result import ShownLine
 
 
@@ -169,74 +168,6 @@ def labels(x: Row, _: Scene) -> Cell:
     return Cell(percent(x.measurement.labels if x.measurement else None))
 
 
-def _no_worth(x: Row | DefenseLine, scene: Scene) -> Cell:
-    """Of what was not measured of a defense's training, with the reason where that is known."""
-    if x.defense not in scene.alike:
-        return Cell()
-    return Cell(ABSENT, (text.TRAINS_SO,), f"{ABSENT} (the federation trains so)")
-
-
-def accuracy(x: Row | DefenseLine, scene: Scene) -> Cell:
-    """What the federation learned: verification of people it never saw."""
-    u = x.utility
-    if u is None:
-        return _no_worth(x, scene)
-    trainings = f"{len(u.accuracies)} training" + ("s" if len(u.accuracies) > 1 else "")
-    notes = [
-        f"{text.percent_range(u.accuracy)} %",
-        f"{u.accuracy.n} people, {trainings}",
-        f"untrained {percent(u.untrained.value)}",
-        f"gain {points(u.gain)} {text.points_range(u.gain)}",
-    ]
-    if not u.helps:
-        notes.append("no gain over the untrained network is shown")
-    if u.central:
-        notes.append(f"central training {percent(u.central.value)}")
-    notes += [f"TAR {percent(tar)} at FAR {far}" for far, tar in sorted(u.tar_at_far.items())]
-    return Cell(percent(u.accuracy.value), tuple(notes), _share(u.accuracy))
-
-
-def without_training(x: DefenseLine, _: Scene) -> Cell:
-    """The same of the untrained network."""
-    return Cell(brief=_share(x.utility.untrained) if x.utility else ABSENT)
-
-
-def central(x: DefenseLine, _: Scene) -> Cell:
-    """The same of a network that trained on all data in one place."""
-    return Cell(brief=_share(x.utility.central) if x.utility else ABSENT)
-
-
-def _share(value: Estimate | None) -> str:
-    return ABSENT if value is None else f"{percent(value.value)} {text.percent_range(value)}"
-
-
-def accuracy_loss(x: Row | DefenseLine, scene: Scene) -> Cell:
-    """What the defense costs in verification, in points."""
-    if scene.bare is None or x.utility is None:
-        return _no_worth(x, scene)
-    loss = accuracy_difference(scene.bare, x.utility)
-    if loss is None:
-        return Cell()
-    return Cell(signed(100 * loss.value, 1), (text.points_range(loss),))
-
-
-def overhead(x: DefenseLine, scene: Scene) -> Cell:
-    """How many times longer a step takes under the defense."""
-    if x.utility is None or x.utility.overhead is None:
-        return _no_worth(x, scene)
-    times = number(x.utility.overhead)
-    return Cell(times, (f"{number(x.utility.step_seconds)} s",), f"{times} ×")
-
-
-def kilobytes(x: DefenseLine, _: Scene) -> Cell:
-    """What one client sends a round."""
-    if x.utility is None or not x.utility.bytes_sent:
-        return Cell()
-    size, plainly = x.utility.bytes_sent / 1000, x.utility.plain_bytes_sent
-    notes = (f"{number(plainly / 1000, 0)} undefended",) if plainly else ()
-    return Cell(number(size, 0), notes, f"{size:,.0f}")
-
-
 def effort(x: Row, _: Scene) -> Cell:
     """What the attack took, and whether it had converged."""
     m = x.measurement
@@ -247,11 +178,6 @@ def effort(x: Row, _: Scene) -> Cell:
     )
     notes = (m.effort.words,) if m.effort.closed_form else (steps, m.effort.words)
     return Cell(text.seconds(m.seconds), notes)
-
-
-def training(x: Row, _: Scene) -> Cell:
-    """How long the federation trained."""
-    return Cell(text.seconds(x.utility.seconds if x.utility else None))
 
 
 def epsilon(x: Row | DefenseLine, _: Scene) -> Cell:
@@ -297,9 +223,9 @@ def members(x: DefenseLine, scene: Scene) -> Cell:
     if not any(map(is_demonstrated, scene.membership.values())):
         above += "; nor under any other defense or none, so that this says little"
     what = "people" if score.level == "person" else "photos"
-    notes = (f"{what}, at {percent(fpr)} false positives", f"AUC {score.auc:.2f}", above)
+    notes = (f"{what}, at {percent(fpr)} false positives", f"AUC {number(score.auc)}", above)
     cell = rate(tpr)
-    brief = f"{cell.brief or ABSENT}, AUC {score.auc:.2f}"
+    brief = f"{cell.brief or ABSENT}, AUC {number(score.auc)}"
     return Cell(cell.value, (*cell.notes, *notes), brief, rate=tpr)
 
 
@@ -311,7 +237,8 @@ def properties(x: DefenseLine, scene: Scene) -> Cell:
     best = min(line.properties, key=lambda one: (one.p_adjusted, -one.correlation))
     above = sum(one.p_adjusted <= ALPHA for one in line.properties)
     told = f"{above} of {len(line.properties)} above chance"
-    return Cell(f"{best.correlation:.2f}", brief=f"{told}; {best.property} {best.correlation:.2f}")
+    order = number(best.correlation)
+    return Cell(order, brief=f"{told}; {best.property} {order}")
 
 
 def dominator(x: DefenseLine, _: Scene) -> Cell:

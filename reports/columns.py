@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from fedaudit.core.measures import MetricFacts
-from fedaudit.reports import cells
+from fedaudit.reports import cells, worth_cells
 from fedaudit.reports.cells import Cell, Scene
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row
 from fedaudit.reports.results import Results
@@ -65,12 +65,12 @@ def of_defenses(metrics: Sequence[MetricFacts]) -> tuple[Column[DefenseLine], ..
         Column(cells.excess, "Excess over prior ↓", "points, −100–100 [CI], n", "excess"),
         Column(cells.worst, "Worst cosine ↓", "no unit, −1–1", "worst cosine"),
         *map(metric, metrics),
-        Column(cells.accuracy, "Verification ↑", ACCURACY, "accuracy"),
-        Column(cells.without_training, name="untrained"),
-        Column(cells.central, name="central"),
-        Column(cells.accuracy_loss, "Accuracy lost ↓", LOST, "lost"),
-        Column(cells.overhead, "Overhead ↓", "times, 0 and up; 1 is none", "overhead"),
-        Column(cells.kilobytes, "Sent ↓", "kB a client a round, 0 and up", "kB sent"),
+        Column(worth_cells.accuracy, "Verification ↑", ACCURACY, "accuracy"),
+        Column(worth_cells.without_training, name="untrained"),
+        Column(worth_cells.central, name="central"),
+        Column(worth_cells.accuracy_loss, "Accuracy lost ↓", LOST, "lost"),
+        Column(worth_cells.overhead, "Overhead ↓", "times, 0 and up; 1 is none", "overhead"),
+        Column(worth_cells.kilobytes, "Sent ↓", "kB a client a round, 0 and up", "kB sent"),
         Column(cells.epsilon, "ε claimed ↓", "0 and up; δ, unit, rounds, scope", "ε claimed"),
         Column(cells.shown, "ε shown ↓", SHOWN, "ε shown"),
         Column(cells.members, "Members recognized ↓", RATE, "members"),
@@ -90,10 +90,10 @@ def of_rows(metrics: Sequence[MetricFacts]) -> tuple[Column[Row], ...]:
         *map(metric, metrics),
         Column(cells.rank1, "Rank-1 ↓", RATE),
         Column(cells.labels, "Labels found ↓", "%, 0–100"),
-        Column(cells.accuracy, "Verification ↑", ACCURACY),
-        Column(cells.accuracy_loss, "Accuracy lost ↓", LOST),
+        Column(worth_cells.accuracy, "Verification ↑", ACCURACY),
+        Column(worth_cells.accuracy_loss, "Accuracy lost ↓", LOST),
         Column(cells.effort, "Attack effort ↑", EFFORT),
-        Column(cells.training, "Training time ↓", "s, 0 and up"),
+        Column(worth_cells.training, "Training time ↓", "s, 0 and up"),
         Column(cells.epsilon, "ε claimed ↓", "0 and up; δ, unit, rounds, scope"),
         Column(cells.shown, "ε shown ↓", SHOWN),
         Column(lambda x, _: Cell(x.adaptive if x.measurement else ABSENT), "Adaptive attack"),

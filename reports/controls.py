@@ -10,6 +10,7 @@ from fedaudit.reports.negative_controls import negative_control
 from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.positive_control import positive_control
 from fedaudit.reports.results import Ceiling, Control
+from fedaudit.reports.text import number
 from fedaudit.reports.trials import Trials
 from fedaudit.reports.verdicts import rate_text
 from fedaudit.scoring.copies import ENOUGH
@@ -154,7 +155,7 @@ def _prior_only(study: Study, trials: Trials, rows: tuple[Row, ...]) -> tuple[Co
             if len(candidates) > 1
             else ""
         )
-        ssim = f", SSIM {m.prior_ssim.value:.2f}" if m.prior_ssim else ""
+        ssim = f", SSIM {number(m.prior_ssim.value)}" if m.prior_ssim else ""
         bound = f"; lower bound at most {study.reid_limit:.0%}".replace("%", " %")
         entries.append(
             Control(

@@ -2,7 +2,7 @@
 
 from fedaudit.core.measures import Estimate
 from fedaudit.reports.explanation import Explanation, Game, Layers, Regions, Round
-from fedaudit.reports.text import estimate_range, number, percent
+from fedaudit.reports.text import estimate_range, number, percent, rounded
 
 UNEVEN = 1.25
 """Heat in a region, as a multiple of an even spread, from which on it is said to be dense."""
@@ -79,9 +79,9 @@ def _regions(regions: Regions) -> str:
             f" The identity match loses most where the region {most.name} is painted over "
             f"({number(most.drop.value)} of cosine); its heat is "
         ) + (
-            f"densest in the region {hot.name} ({number(density)} times an even spread)."
+            f"densest in the region {hot.name} ({rounded(density)} times an even spread)."
             if density >= UNEVEN
-            else f"spread over the whole picture (at most {number(density)} times an even spread)."
+            else f"spread over the whole picture (at most {rounded(density)} times an even spread)."
         )
     return text
 

@@ -12,7 +12,7 @@ from fedaudit.reports.remedies import NO_REMEDY, remedy_of
 from fedaudit.reports.results import Finding
 from fedaudit.reports.standards import IRREVERSIBILITY, RECONSTRUCTION
 from fedaudit.reports.template_leaks import ONE_OWNER, is_template, kind_of, lesson_of
-from fedaudit.reports.text import estimate
+from fedaudit.reports.text import estimate, number
 from fedaudit.reports.verdicts import ORDER, model_in_words, rate_text
 
 _KNOWING = {
@@ -91,7 +91,7 @@ def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
     if m.ssim:
         likeness.append(f"SSIM {estimate(m.ssim)}")
     if lpips := m.metrics.get("lpips"):
-        likeness.append(f"LPIPS {lpips.value:.2f}")
+        likeness.append(f"LPIPS {number(lpips.value)}")
     if likeness:
         parts.append(", ".join(likeness))
     cause = "Faces can be rebuilt from updates"

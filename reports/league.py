@@ -15,7 +15,7 @@ from fedaudit.reports.comparison import ADAPTED, GRAVITY, DefenseLine
 from fedaudit.reports.guarantees import guarantee
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Results
-from fedaudit.reports.text import ABSENT, number
+from fedaudit.reports.text import ABSENT, rounded
 
 UNTESTED = -1.0
 """Where a line without a rate stands: last."""
@@ -186,10 +186,10 @@ def _adaptive(line: DefenseLine) -> str:
 def _price(worth: Utility | None) -> str:
     if worth is None:
         return ABSENT
-    times = f"{number(worth.overhead)} × work" if worth.overhead is not None else ""
+    times = f"{rounded(worth.overhead)} × work" if worth.overhead is not None else ""
     bytes_text = ""
     if worth.bytes_sent and worth.plain_bytes_sent:
-        bytes_text = f"{number(worth.bytes_sent / worth.plain_bytes_sent)} × bytes"
+        bytes_text = f"{rounded(worth.bytes_sent / worth.plain_bytes_sent)} × bytes"
     return ", ".join(part for part in (times, bytes_text) if part) or ABSENT
 
 

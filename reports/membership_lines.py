@@ -12,7 +12,7 @@ from fedaudit.reports.findings import fingerprint
 from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Control, Coverage, Finding
 from fedaudit.reports.standards import MEMBERSHIP, PROPERTY
-from fedaudit.reports.text import percent
+from fedaudit.reports.text import number, percent
 from fedaudit.stats.intervals import holm
 from fedaudit.study.inventory import Inventory
 from fedaudit.study.jobs import federation_jobs
@@ -154,8 +154,8 @@ def _finding(line: Membership, rivals: Sequence[Membership]) -> Finding:
         cause="Updates tell who is in a client's data",
         title=f"Updates tell who is in a client's data, {_under(line)}",
         claim="; ".join(clauses) + ".",
-        evidence=f"{best.attack}, {best.level}: AUC {best.auc:.2f}, where 97.5 % of shuffled "
-        f"memberships stay below {best.shuffled:.2f}; p = {best.p_adjusted:.2g} after Holm.",
+        evidence=f"{best.attack}, {best.level}: AUC {number(best.auc)}, where 97.5 % of shuffled "
+        f"memberships stay below {number(best.shuffled)}; p = {best.p_adjusted:.2g} after Holm.",
         configuration=f"scenario {line.scenario}: {line.clients} clients, rounds "
         f"{', '.join(map(str, line.rounds))}; {line.members} people in their data, "
         f"{line.outsiders} in nobody's",
@@ -173,7 +173,7 @@ def _of_property(line: Membership, one: PropertyScore) -> Finding:
         cause="Updates tell what a client's photos have in common",
         title=f"Updates tell which clients' photos have more of: {one.property}, {_under(line)}",
         claim=f"The order of the {line.clients} clients was told with a rank correlation of "
-        f"{one.correlation:.2f}.",
+        f"{number(one.correlation)}.",
         evidence=f"{SHADOWS} shadow clients in each of {len(line.rounds)} rounds, trained on "
         f"people in nobody's data; p = {one.p_adjusted:.2g} after Holm.",
         configuration=f"scenario {line.scenario}: rounds {', '.join(map(str, line.rounds))}",
@@ -192,7 +192,7 @@ def _words(score: MembershipScore) -> str:
     fpr, rate = recall(score)
     what = "people by other photos of them" if score.level == "person" else "training photos"
     if rate is None:
-        return f"{what}: AUC {score.auc:.2f}"
+        return f"{what}: AUC {number(score.auc)}"
     return (
         f"{rate.hits} of {rate.n} {what} recognized at {percent(fpr)} false positives "
         f"(95 % CI {percent(rate.low)} to {percent(rate.high)})"

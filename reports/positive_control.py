@@ -10,7 +10,7 @@ from fedaudit.reports.identity_tests import ALPHA, group_test
 from fedaudit.reports.measurement import Effort
 from fedaudit.reports.power import POWER, other_ways
 from fedaudit.reports.results import Control
-from fedaudit.reports.text import NBSP, percent, signed
+from fedaudit.reports.text import NBSP, number, percent, signed
 from fedaudit.reports.trials import Group, Trials
 from fedaudit.reports.unit_scores import difference, outcomes, rate_of
 from fedaudit.reports.verdicts import rate_text
@@ -48,7 +48,7 @@ def positive_control(
     if not gains:
         return Control(name, "all", "no undefended row with batch 1", requirement, None)
     _, gain, ssim, best = max(gains, key=lambda item: item[0])
-    outcome = f"SSIM {ssim:.2f} by {best.attack}, {_over(gain)}"
+    outcome = f"SSIM {number(ssim)} by {best.attack}, {_over(gain)}"
     # One target has no interval, and that of two is twelve errors wide: neither held nor failed.
     if gain.n < 2 or (gain.n == 2 and gain.low <= 0 < gain.value):
         few = "one target decides" if gain.n < 2 else "two targets decide"
@@ -103,7 +103,7 @@ def _of_recorded(study: Study, trials: Trials, faces: str) -> Control:
         if gain and values:
             group = trials.group(*place, "positive")
             suffix = f", re-identified {rate_text(rate_of(group))}" if group.tested() else ""
-            ssim = f"SSIM {sum(values) / len(values):.2f}, {_over(gain)}"
+            ssim = f"SSIM {number(sum(values) / len(values))}, {_over(gain)}"
             results.append(f"{attack.label} {ssim}{suffix}")
     if not results:
         return Control(name, first.name, "not run", requirement, None)

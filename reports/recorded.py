@@ -13,7 +13,7 @@ from fedaudit.reports.comparison import LEAKING, Row, Severity
 from fedaudit.reports.measurement import Explained, Measurement
 from fedaudit.reports.plain_names import attack_name
 from fedaudit.reports.results import Finding
-from fedaudit.reports.text import counted
+from fedaudit.reports.text import counted, number
 from fedaudit.reports.verdicts import model_in_words, severity_of
 from fedaudit.scoring.identity import Gallery
 from fedaudit.stats import intervals
@@ -126,8 +126,8 @@ def _explained_text(shares: Explained) -> str:
 def mean_text(value: Estimate) -> str:
     """A mean with its interval, where there is more than one value."""
     if value.n < 2:
-        return f"{value.value:.2f} (one value, no interval)"
-    return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
+        return f"{number(value.value)} (one value, no interval)"
+    return f"{number(value.value)} ({number(value.low)} to {number(value.high)})"
 
 
 def copies_text(measurement: Measurement) -> str:

@@ -14,6 +14,8 @@ ABSENT = "—"
 TRAINS_SO = "not measured: the federation trains so already"
 """Why a defense of `fedaudit.reports.same_training` has no accuracy and no cost."""
 """What stands for "not tested" or "not measured"; never 0."""
+SAME = 1e-6
+"""How far below 1 a likeness of two images that are the same may come out."""
 NBSP = "\u00a0"
 MINUS = "\u2212"
 CLOSING = (
@@ -60,11 +62,31 @@ def _clean(value: Any) -> Any:
 def number(value: float | None, digits: int = 2) -> str:
     """A number with a true minus sign; "—" for None.
 
+    To two decimals or more, what is not 1 is never rounded to it, as an SSIM or a cosine of 1 says
+    that two images are the same. What is 1 but for the rounding of single precision is 1.
+
     >>> number(-0.125), number(None), number(-0.001)
     ('−0.13', '—', '0.00')
+    >>> number(0.996), number(0.99973), number(-0.9999), number(1.0), number(0.97, 1)
+    ('0.996', '>0.999', '<−0.999', '1.00', '1.0')
     """
     if value is None:
         return ABSENT
+    text = rounded(value, digits)
+    if digits < 2 or abs(value) > 1 - SAME or float(rounded(abs(value), digits)) < 1:
+        return text
+    finer = rounded(value, digits + 1)
+    if float(rounded(abs(value), digits + 1)) < 1:
+        return finer
+    return f">0.{'9' * (digits + 1)}" if value > 0 else f"<{MINUS}0.{'9' * (digits + 1)}"
+
+
+def rounded(value: float, digits: int = 2) -> str:
+    """A number of no range, such as how many times longer something takes; as `number` else.
+
+    >>> rounded(0.996)
+    '1.00'
+    """
     # Half away from zero reads as people expect; and no "−0.00".
     digits_text = f"{abs(value) + 1e-12:.{digits}f}"
     return MINUS + digits_text if value < 0 and float(digits_text) != 0 else digits_text
@@ -157,9 +179,15 @@ def points_range(value: Estimate) -> str:
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """A difference, with its sign."""
+    """A difference, with its sign.
+
+    >>> signed(0.25), signed(-0.25), signed(0.9999)
+    ('+0.25', '−0.25', '>+0.999')
+    """
     text = number(value, digits)
-    return f"+{text}" if value > 0 and float(text) != 0 else text
+    if value <= 0 or float(rounded(value, digits)) == 0:
+        return text
+    return f">+{text[1:]}" if text.startswith(">") else f"+{text}"
 
 
 def p_value(value: float | None) -> str:
@@ -170,7 +198,7 @@ def p_value(value: float | None) -> str:
     """
     if value is None:
         return ABSENT
-    return f"<{NBSP}0.001" if value < 0.001 else number(value, 3)
+    return f"<{NBSP}0.001" if value < 0.001 else rounded(value, 3)
 
 
 def second_opinion(label: str, other: SecondOpinion) -> str:

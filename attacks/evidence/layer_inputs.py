@@ -11,14 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedaudit.attacks.evidence.confirmed_layers import Position, confirm
 from fedaudit.attacks.evidence.deterministic_mode import deterministic, still
-from fedaudit.attacks.evidence.layer_unfolding import (
-    READABLE,
-    Applied,
-    matrices_of,
-    rows_of,
-    share_outside,
-)
+from fedaudit.attacks.evidence.layer_unfolding import READABLE, Applied, matrices_of, rows_of
 from fedaudit.attacks.evidence.matrix_calls import by_image, matrix_calls
 from fedaudit.attacks.evidence.patch_products import patch_products
 from fedaudit.core.errors import AttackError
@@ -32,29 +27,10 @@ CALLED, COLUMNS = Applied(), Applied(columns=True)
 """Stand for the layer of a matrix that has none: it is applied by a call (`matrix_calls`)."""
 LAYERS = (*MATRICES, nn.Embedding, nn.MultiheadAttention)
 """Layers that apply their own matrices by a hook or by `F.linear`, if they are read at all."""
-CONFIRMED = 1e-2
-"""Share of a gradient of our own that may lie outside of its inputs' span, by rounding."""
 
 
 class _AllHeard(Exception):  # noqa: N818  # ends a forward pass; it is no error
     """Everything that was listened for has been heard."""
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a weight is used.
-
-    Attributes:
-        positions: How many rows an image sends there.
-        width: Numbers a row.
-        certain: Nothing random (dropout, stochastic depth) comes before it.
-        order: Place in the order of the forward pass.
-    """
-
-    positions: int
-    width: int
-    certain: bool
-    order: int
 
 
 @dataclass
@@ -164,30 +140,24 @@ class InputReader:
         self._uses = {name: len(uses) for name, uses in heard.items()}
         for reader, _ in self.moments:
             reader._uses, reader._multiplies = self._uses, self._multiplies
-        names_in_use = [name for name in names if name in heard]
-        weights = dict(self.model.named_parameters())
-        output = self._output
-        noise = torch.randn(output.shape, generator=generator).to(output)
-        leaves = [weights[name] for name in names_in_use if weights[name].requires_grad]
-        if not leaves:
+        weights = {name: self.model.get_parameter(name) for name in heard}
+        learned = {name: weight for name, weight in weights.items() if weight.requires_grad}
+        if not learned:
             return {}
-        slopes = torch.autograd.grad((output * noise).sum(), leaves, allow_unused=True)
-        gradients = {id(w): g for w, g in zip(leaves, slopes, strict=True)}
-        positions_by_name = {}
-        for order, name in enumerate(n for n in heard if n in names_in_use):
-            gradient = gradients.get(id(weights[name]))
-            if gradient is None:
-                continue
-            rows = torch.cat([rows_of(m, x.detach()) for m, x in heard[name]], 1)
-            positions, width = rows.shape[1] // n, rows.shape[2]
-            if self.count * positions >= width:
-                continue  # rows that fill the space say nothing
-            matrix = matrices_of(self.layers[name][0], gradient)
-            if matrix.shape[2] == width and share_outside(matrix, rows) < CONFIRMED:
-                positions_by_name[name] = Position(positions, width, name in certain, order)
-            elif type(self.layers[name][0]) not in (*READABLE, type(CALLED)):
-                self._refuted.add(name)  # of torch's own layers it is rounding
-        return positions_by_name
+        noise = torch.randn(self._output.shape, generator=generator).to(self._output)
+        slopes = torch.autograd.grad(
+            (self._output * noise).sum(), list(learned.values()), allow_unused=True
+        )
+        found, refuted = confirm(
+            {n: g for n, g in zip(learned, slopes, strict=True) if g is not None},
+            heard,
+            self.layers,
+            images=n,
+            count=self.count,
+            certain=certain,
+        )
+        self._refuted |= refuted
+        return found
 
     def unread(self, names: Collection[str]) -> list[str]:
         """The matrices among `names` whose inputs cannot be read, once `positions` was asked.

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence.layer_inputs import InputReader, Position
+from fedaudit.attacks.evidence.confirmed_layers import Position
+from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan
 from fedaudit.attacks.evidence.layer_unfolding import RIDGE, matrices_of
 

@@ -251,9 +251,10 @@ def _head_of(network: nn.Module, shape: tuple[int, int, int]) -> ClassHead:
         AttackError: There is none that can be made out.
     """
     head = class_head(network, shape)
-    if head is None:
+    if head is None or not head.plain:
         raise AttackError(
-            "fishing replaces the head, and which layer gives this network's scores cannot be made "
-            "out: use a network that ends in a fully connected layer, or another attack."
+            "fishing replaces the head, and which layer gives this network's scores, one a row, "
+            "cannot be made out: use a network that ends in a fully connected layer, or another "
+            "attack."
         )
     return head

@@ -27,6 +27,7 @@ from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
 from fedaudit.attacks.search.map_matching import are_second_to_spans
 from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.named_layers import check_layers
 from fedaudit.attacks.search.open_contrast import with_usual_contrast, with_usual_exposure
 from fedaudit.attacks.search.scene import Scene, generic_faces
 from fedaudit.attacks.search.schedules.span_stages import opening, shown_stages
@@ -286,6 +287,7 @@ class MatchingAttack:
         """The search of one observation, before its first step."""
         by_spans = self.match == "spans"
         evidence = evidence or (gather_inputs if by_spans else gather)(seen)
+        check_layers(self.layers, dict(evidence.model.named_parameters()), evidence.target)
         if not self.reads_gray:
             evidence = replace(evidence, grayscale=False)
         mode = "start" if by_spans else self.local_steps

@@ -132,6 +132,7 @@ def importing(
     from fedaudit.captures.format.capture_facts import check_facts  # noqa: PLC0415 - slow
     from fedaudit.captures.format.capture_reader import StoredCapture  # noqa: PLC0415 - imports torch
     from fedaudit.captures.format.stated_training import optimizer_note  # noqa: PLC0415 - as above
+    from fedaudit.captures.inspect.round_measures import optimizer_doubt  # noqa: PLC0415 - as above
     from fedaudit.captures.record import import_updates as work  # noqa: PLC0415 - imports torch
     from fedaudit.captures.record.recording import recording  # noqa: PLC0415 - imports torch
     from fedaudit.study.named_code import look_for_code  # noqa: PLC0415 - imports torch
@@ -164,10 +165,12 @@ def importing(
         partial=partial,
     )
     errors: list[UsageError] = []
+    imported = set()
     for place, path in enumerate(files):
         client = clients[place] if clients else path.stem
         try:
             work.import_update(path, client, record, names, statement, _tell)
+            imported.add(client)
         except UsageError as error:
             errors.append(error)
             if len(files) > 1:
@@ -180,6 +183,8 @@ def importing(
                 f"none of the {len(files)} files could be imported. The first: {errors[0]}"
             )
         )
+    if doubt := optimizer_doubt(StoredCapture(output), number, imported):
+        _tell(f"note: {doubt}. If it was Adam, import into a new folder with --optimizer adam")
     count = len(files) - len(errors)
     say(f"{output}: {count} of {len(files)} files imported into round {number}")
     say(f"fedaudit inspect {output} shows what the capture holds and what it lacks", err=True)

@@ -8,9 +8,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from fedaudit.core.errors import DataError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.data.face_set import FaceSet
+from fedaudit.data.photo_hashes import image_hashes
 from fedaudit.federation.contrastive import draw_view
 from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.models.batch_norm import batch_norm_layers, running_statistics
@@ -56,6 +58,29 @@ def pretrain(
     }
 
 
+def check_apart(faces: FaceSet, public: str) -> None:
+    """Refuse to teach a network photos on which it is audited, whatever their set is called.
+
+    Photos are the same where their pixels are, at the size of `faces`; other crops of a photo are
+    not noticed.
+
+    Raises:
+        DataError: Says how many photos are in both sets.
+    """
+    known = _hashes(public, faces.images.shape[-1])
+    if common := sum(mark in known for mark in image_hashes(faces.images)):
+        raise DataError(
+            f"{common} of the {len(faces.images)} audited photos are in {public!r}, on which the "
+            "network would be pre-trained. Name other faces by public."
+        )
+
+
+@lru_cache(maxsize=4)
+def _hashes(public: str, size: int) -> frozenset[str]:
+    faces: FaceSet = create("data", public, {"size": size})
+    return frozenset(image_hashes(faces.images))
+
+
 @lru_cache(maxsize=4)
 def _kept(text: str, public: str, steps: int, seed: int) -> dict[str, Tensor]:
     factory, arguments = json.loads(text)
@@ -80,7 +105,8 @@ def _head(model: nn.Module, shape: Sequence[int]) -> frozenset[str]:
     if isinstance(model, FaceNet):
         return frozenset(n for n, _ in model.named_parameters() if n.startswith("head."))
     head = find_class_head(model, shape)
-    return frozenset() if head is None else frozenset({head.name, head.bias or head.name})
+    names = () if head is None else (head.name, head.bias, head.length)
+    return frozenset(name for name in names if name is not None)
 
 
 def _train(

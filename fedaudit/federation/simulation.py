@@ -35,7 +35,7 @@ from fedaudit.federation.aggregation import mean_buffers
 from fedaudit.federation.class_rows import taken_apart
 from fedaudit.federation.federation_state import State
 from fedaudit.federation.local_training import is_withheld, train_locally
-from fedaudit.federation.pretraining import pretrain
+from fedaudit.federation.pretraining import check_apart, pretrain
 from fedaudit.federation.together import (
     aggregator_of,
     combine,
@@ -132,11 +132,15 @@ class Simulation:
     def fresh(self) -> State:
         """The state before round 1: the method's start or a random model, without unshared layers.
 
-        Method and defense refuse faces that they cannot use by a `DataError`.
+        Method and defense refuse faces that they cannot use by a `DataError`; so are those refused
+        that the network would be pre-trained on.
         """
         for part in (self.method, *parts_of(self.defense)):
             if isinstance(part, Checks):
                 part.check(self.faces, self.split)
+        for asks in (self.federation, self.method):  # both may train on public faces first
+            if getattr(asks, "pretrain_steps", 0):
+                check_apart(self.faces, getattr(asks, "public", ""))
         seed = seed_for("fresh", self.seed)
         model = build(self.spec(0), seed=seed)
         server = {

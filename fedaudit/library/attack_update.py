@@ -1,6 +1,7 @@
 """Attack one model update from Python, as a curious server would."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,12 +17,15 @@ from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Buffers, Shared, Update
+from fedaudit.defenses.chain import change_each
 from fedaudit.library.given_model import (
+    settings_without_prefix,
     try_model,
     unwrapped,
     warn_of_optimizer,
     warn_of_weights,
     without_prefix,
+    without_prefix_in,
 )
 from fedaudit.library.update_fit import (
     check_complete,
@@ -66,8 +70,8 @@ def attack(
             `[N, C, H, W]` in [0, 1] to scores `[N, K]`. Its loss is cross-entropy, or its method
             `criterion(scores, labels)`. Its mode (`model.training`) is the one that batch norm is
             taken to have trained in, unless `training` says it. torch's wrappers (DataParallel,
-            torch.compile) are taken off, with what they put before names; TorchScript is taken as
-            the layers that it was made of.
+            torch.compile) are taken off, with what they put before names, here and in all other
+            arguments; TorchScript is taken as the layers that it was made of.
         update: By parameter name: a gradient (the mean over the images), or a change of weights.
             Frozen parameters may be absent, None or zero; so may those that the model does not use.
         name: A registered attack (`fedaudit list attacks`), `package.module:Attack`, or an attack
@@ -124,7 +128,9 @@ def attack(
     warn_of_weights(model, tensors, kind)
     if defense is None:
         warn_of_optimizer(tensors, kind, training)
-    method = _resolve(name, settings)
+    method = without_prefix_in(
+        _resolve(name, settings_without_prefix(settings or {}, wrapper)), wrapper
+    )
     spec = _spec(model, unshared, mean, std)
     with twice_differentiable():
         classes = try_model(spec, shape)
@@ -139,7 +145,7 @@ def attack(
         batch_size=images,
         num_classes=classes,
         training=training or _one_step(model, kind, images),
-        defense=_facts(defense),
+        defense=_facts(defense, wrapper),
         labels=checked_labels(labels, images, classes),
     ).to(str(next(model.parameters()).device))
     with twice_differentiable():
@@ -214,7 +220,10 @@ def _one_step(model: nn.Module, kind: str, images: int) -> LocalTraining | None:
     return LocalTraining(batch_size=images, batch_norm="train" if model.training else "eval")
 
 
-def _facts(defense: Defense | Sequence[Defense] | None) -> tuple[DefenseFacts, ...] | None:
+def _facts(
+    defense: Defense | Sequence[Defense] | None, wrapper: str
+) -> tuple[DefenseFacts, ...] | None:
+    """What is public of the defenses, whose settings may name layers as the wrapper does."""
     if defense is None:
         return None
     parts = defense if isinstance(defense, Sequence) else (defense,)
@@ -222,7 +231,8 @@ def _facts(defense: Defense | Sequence[Defense] | None) -> tuple[DefenseFacts, .
         raise UsageError(
             f"defense holds {wrong[0]!r}: give defenses, such as fedaudit.defenses.DPSGD(…)."
         )
-    return tuple(part.facts() for part in parts)
+    bare_names = partial(without_prefix_in, prefix=wrapper)
+    return tuple(change_each(part, bare_names).facts() for part in parts)
 
 
 def _copies(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

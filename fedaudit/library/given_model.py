@@ -4,7 +4,8 @@ import copy
 import hashlib
 import warnings
 from collections.abc import Mapping
-from typing import TypeVar
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from fedaudit.models.network_file import recover
 from fedaudit.models.wrappers import bare
 
 T = TypeVar("T")
+NAMING = frozenset({"layer", "layers", "private"})
+"""Settings of attacks and defenses that name layers or parameters."""
 COMPARED = 100
 """Numbers of an update from which on its direction is none by chance."""
 
@@ -42,6 +45,28 @@ def unwrapped(model: nn.Module, shape: tuple[int, int, int]) -> tuple[nn.Module,
 def without_prefix(named: Mapping[str, T], prefix: str) -> dict[str, T]:
     """The same, names without what a wrapper puts before them."""
     return {name.removeprefix(prefix): value for name, value in named.items()}
+
+
+def without_prefix_in(chosen: T, prefix: str) -> T:
+    """An attack or a defense whose settings name layers without what a wrapper puts before them.
+
+    What is no dataclass with such a setting is given back as it is.
+    """
+    if not is_dataclass(chosen) or isinstance(chosen, type):
+        return chosen
+    own = {f.name: getattr(chosen, f.name) for f in fields(chosen) if f.name in NAMING}
+    return replace(chosen, **settings_without_prefix(own, prefix)) if own and prefix else chosen
+
+
+def settings_without_prefix(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The same settings; those that name layers, without what a wrapper puts before the names."""
+
+    def bared(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(map(bared, value))
+        return value.removeprefix(prefix) if isinstance(value, str) else value
+
+    return {name: bared(v) if name in NAMING else v for name, v in settings.items()}
 
 
 def try_model(spec: ModelSpec, shape: tuple[int, int, int]) -> int:

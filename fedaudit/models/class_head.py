@@ -5,22 +5,23 @@ and its last fully connected layer the embedding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.models.batch_norm import evaluating
 from fedaudit.models.facenet import FaceNet
+from fedaudit.models.matrix_parameters import name_of, rows_of
+from fedaudit.models.watched_products import drawn_images, watch
 
-TRIED = 3
-"""Images that a network is run on."""
-Product = tuple[Tensor, Tensor, Tensor | None, Tensor]
-"""Inputs `[N, D]`, matrix `[K, D]`, bias `[K]`, and outputs `[N, K]` before anything else."""
+COMPARED, ALIKE = 16, 0.999
+"""Columns by which those are looked for that the scores are made of, and the cosine from which on
+they are compared whole."""
+SHORT = 1e-3
+"""Share of the longest row below which a row's direction has too little gradient to be read."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class ClassHead:
         transposed: The parameter is `[D, K]`, a column for each class.
         unit: Rows and inputs are brought to length 1: scores are cosines.
         finish: From the product of inputs and rows to the network's scores.
+        kept: Which rows have a score, where the network cuts the others off.
+        length: Name of the parameter that is each row's length, `[K, 1]`, where the rows of `name`
+            give their directions alone (weight norm).
     """
 
     name: str
@@ -40,32 +44,65 @@ class ClassHead:
     transposed: bool = False
     unit: bool = False
     finish: Callable[[Tensor], Tensor] = lambda scores: scores
+    kept: slice = field(default_factory=lambda: slice(None))
+    length: str | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the parameter is the matrix, and has a row for each class and no other."""
+        return self.kept == slice(None) and self.length is None
 
     def rows(self, weight: Tensor) -> Tensor:
         """A tensor of the parameter's shape (itself, its gradient) as `[K, D]`."""
-        return (weight.T if self.transposed else weight).flatten(1)
+        return (weight.T if self.transposed else weight).flatten(1)[self.kept]
+
+    def matrix(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """`[K, D]`, by which inputs are multiplied; cosines are taken to its rows."""
+        rows = self.rows(parameters[self.name])
+        if self.length is None:
+            return rows
+        return parameters[self.length].flatten(1)[self.kept] * F.normalize(rows, dim=1)
+
+    def gradient(
+        self, shared: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
+    ) -> Tensor | None:
+        """`[K, D]`, of `matrix`, from those of its parameters; None where they do not say it.
+
+        A row l·v/|v| has the gradient (|v|/l)·∂v + ∂l·v/|v|: what is across it shows in the
+        direction's, what is along it in the length's (Salimans & Kingma, NeurIPS 2016, eq. 3).
+        """
+        if self.name not in shared or self.length is None:
+            sent = shared.get(self.name)
+            return None if sent is None else self.rows(sent)
+        lengths = parameters[self.length].flatten(1)[self.kept]
+        if self.length not in shared or not bool(lengths.abs().min() > SHORT * lengths.abs().max()):
+            return None
+        directions, along = self.rows(parameters[self.name]), shared[self.length].flatten(1)
+        across = directions.norm(dim=1, keepdim=True) / lengths * self.rows(shared[self.name])
+        whole: Tensor = across + along[self.kept] * F.normalize(directions, dim=1)
+        return whole
 
 
 def find_class_head(model: nn.Module, image_shape: Sequence[int]) -> ClassHead | None:
     """The head of any network `[N, C, H, W]` → `[N, K]`; None where none can be made out.
 
     The forward pass is watched for products of a matrix with K rows. The last of them is the head
-    where the scores are the product itself, a multiple, its clamp, or its logarithmic softmax, and
-    where its matrix is a parameter, or one with rows brought to length 1.
+    where the scores are the product itself, a multiple, its clamp, or its logarithmic softmax, or
+    these of some neighboring columns of it, and where its matrix is a parameter, one with rows
+    brought to length 1, or one with rows of lengths that are another parameter.
     """
     with evaluating(model):
-        products, scores = _watch(model, _draw(model, image_shape))
+        products, scores = watch(model, drawn_images(model, image_shape))
     own = dict(model.named_parameters())
     for inputs, matrix, bias, product in reversed(products):
         if product.shape != scores.shape:
+            if (cut := _cut_head(matrix, bias, product, scores, own)) is not None:
+                return cut
             continue
         outputs = product.to(scores)  # under autocast they differ in precision
-        name = next((n for n, p in own.items() if _is_view(matrix, p)), None)
-        unit = name is None
-        name = name or next((n for n, p in own.items() if _is_unit(matrix, p)), None)
-        if name is None or (unit and not _has_unit_rows(inputs)):
+        if (rows := rows_of(matrix, own, inputs)) is None:
             return None
-        offset = next((n for n, p in own.items() if bias is not None and _is_view(bias, p)), None)
+        offset = None if bias is None else name_of(bias, own)
         whole = outputs
         if bias is None:
             offset = next((n for n, p in own.items() if _is_added(scores - outputs, p)), None)
@@ -73,15 +110,54 @@ def find_class_head(model: nn.Module, image_shape: Sequence[int]) -> ClassHead |
         finish = _finish(whole, scores)
         if finish is None or (bias is not None and offset is None):
             return None
-        return ClassHead(name, offset, not _same(matrix, own[name], unit), unit, finish)
+        return ClassHead(rows.name, offset, rows.transposed, rows.unit, finish, length=rows.length)
     return None
+
+
+def _cut_head(
+    matrix: Tensor,
+    bias: Tensor | None,
+    product: Tensor,
+    scores: Tensor,
+    own: Mapping[str, Tensor],
+) -> ClassHead | None:
+    """The head of a network whose scores are some columns of a product with more of them."""
+    kept = _columns(product, scores)
+    rows = None if kept is None else rows_of(matrix, own)
+    offset = None if bias is None else name_of(bias, own)
+    if kept is None or rows is None or (bias is not None and offset is None):
+        return None
+    finish = _finish(product[:, kept].to(scores), scores)
+    if finish is None:
+        return None
+    return ClassHead(
+        rows.name, offset, rows.transposed, finish=finish, kept=kept, length=rows.length
+    )
+
+
+def _columns(product: Tensor, scores: Tensor) -> slice | None:
+    """Which neighboring columns of a wider product the scores were made of; None for none."""
+    if scores.dim() != 2 or len(product) != len(scores):
+        return None
+    classes = scores.shape[1]
+    places = product.shape[1] - classes + 1
+    some = min(classes, COMPARED)  # of each row, up to a shift and a factor
+    if some < 2 or places < 1:
+        return None
+    windows = product[:, : places + some - 1].unfold(1, some, 1).to(scores)
+    windows = windows - windows.mean(2, keepdim=True)
+    wanted = scores[:, :some] - scores[:, :some].mean(1, keepdim=True)
+    cosines = F.cosine_similarity(windows.transpose(0, 1).flatten(1), wanted.flatten()[None], dim=1)
+    candidates = [slice(n, n + classes) for n in (cosines > ALIKE).nonzero().flatten().tolist()]
+    found = [c for c in candidates if _finish(product[:, c].to(scores), scores) is not None]
+    return found[0] if len(found) == 1 else None
 
 
 def is_class_head(module: nn.Module, width: int) -> bool:
     """Whether a module of rows `[N, width]` is a head and nothing before it."""
     if next(module.parameters(), None) is None or find_class_head(module, (width,)) is None:
         return False  # what has no parameters cannot be one
-    rows = _draw(module, (width,))
+    rows = drawn_images(module, (width,))
     with evaluating(module):
         inputs = head_inputs(module, rows)
     if inputs.shape != rows.shape:
@@ -91,8 +167,12 @@ def is_class_head(module: nn.Module, width: int) -> bool:
 
 def head_inputs(model: nn.Module, images: Tensor) -> Tensor:
     """What enters the head, `[N, D]`, where `find_class_head` finds one; in the model's mode."""
-    products, scores = _watch(model, images)
-    return next(i for i, _, _, outputs in reversed(products) if outputs.shape == scores.shape)
+    products, scores = watch(model, images)
+    return next(
+        inputs
+        for inputs, _, _, outputs in reversed(products)
+        if outputs.shape == scores.shape or _columns(outputs, scores) is not None
+    )
 
 
 def embeddings(model: nn.Module, images: Tensor) -> Tensor:
@@ -110,85 +190,6 @@ def embeddings(model: nn.Module, images: Tensor) -> Tensor:
             "connected layer, or in cosines to its class centers."
         )
     return F.normalize(head_inputs(model, images), dim=1)
-
-
-def _draw(model: nn.Module, shape: Sequence[int]) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(TRIED, *shape, generator=generator).to(next(model.parameters()))
-
-
-@torch.no_grad()
-def _watch(model: nn.Module, images: Tensor) -> tuple[list[Product], Tensor]:
-    """The products that a forward pass computes, in order, and its scores."""
-    with _Products() as calls:
-        scores = model(images)
-    return calls.seen, scores
-
-
-class _Products(TorchFunctionMode):
-    """Keeps each product."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[Product] = []
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        keywords = dict(kwargs or {})
-        outputs = func(*args, **keywords)
-        if isinstance(outputs, Tensor) and (parts := _product(func, args, keywords)) is not None:
-            inputs, matrix, bias = parts
-            if inputs.dim() == 2 and matrix.dim() == 2:
-                self.seen.append((inputs, matrix, bias, outputs.reshape(len(inputs), -1)))
-        return outputs
-
-
-def _product(
-    func: Any, args: Sequence[Any], keywords: Mapping[str, Any]
-) -> tuple[Tensor, Tensor, Tensor | None] | None:
-    """Inputs, matrix and bias of a call that multiplies them."""
-    operands = [*args, *keywords.values()]
-    if func is F.linear:
-        return operands[0], operands[1], operands[2] if len(operands) > 2 else None
-    if func in (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__):
-        return operands[0], operands[1].mT if operands[1].dim() > 1 else operands[1], None
-    if func in (torch.addmm, Tensor.addmm) and len(keywords) == 0:
-        return operands[1], operands[2].mT, operands[0]
-    if func in (F.conv2d, torch.conv2d) and operands[0].dim() == 4:
-        inputs, weight = operands[0], operands[1]
-        if inputs.shape[2:] == weight.shape[2:] and inputs.shape[1] == weight.shape[1]:
-            bias = operands[2] if len(operands) > 2 else None
-            return inputs.flatten(1), weight.flatten(1), bias
-    return None
-
-
-def _is_view(tensor: Tensor, parameter: Tensor) -> bool:
-    """Whether both are the same numbers in memory."""
-    same = tensor.data_ptr() == parameter.data_ptr() and tensor.numel() == parameter.numel()
-    return same and tensor.numel() > 0
-
-
-def _is_unit(matrix: Tensor, parameter: Tensor) -> bool:
-    """Whether the matrix is the parameter with rows, or columns, brought to length 1."""
-    if parameter.dim() != 2 or sorted(parameter.shape) != sorted(matrix.shape):
-        return False
-    return _same(matrix, parameter, True) or _same(matrix, parameter.T, True)
-
-
-def _same(matrix: Tensor, parameter: Tensor, unit: bool) -> bool:
-    if matrix.shape != parameter.flatten(1).shape:
-        return False
-    rows = parameter.flatten(1)
-    return torch.allclose(matrix, F.normalize(rows, dim=1) if unit else rows, atol=1e-5)
-
-
-def _has_unit_rows(inputs: Tensor) -> bool:
-    return torch.allclose(inputs.norm(dim=1), inputs.new_ones(len(inputs)), atol=1e-4)
 
 
 def _is_added(difference: Tensor, parameter: Tensor) -> bool:

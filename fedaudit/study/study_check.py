@@ -1,9 +1,10 @@
 """Checks that need the plugins: do they exist, do they take these settings, may they know that."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from fedaudit.captures.simulate.prior_overlap import common_photos
 from fedaudit.captures.simulate.study_faces import require_fitting_judges
 from fedaudit.core import registry
 from fedaudit.core.errors import (
@@ -17,11 +18,14 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.core.protocols import Defense, Method
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
 from fedaudit.core.threat_models import check_knowledge, threat_model
+from fedaudit.data.photo_hashes import photo_hashes
 from fedaudit.data.splits import Split, split, target_photos
 from fedaudit.defenses.chain import parts_of
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import Checks
 from fedaudit.federation.together import aggregator_of, photos_of, training_of
+from fedaudit.files import asset_store
+from fedaudit.files.asset_table import ASSETS
 from fedaudit.models.named_network import is_foreign
 from fedaudit.study.deciding_files import barred_assets, pretraining_sets
 from fedaudit.study.network_check import NetworkChecks
@@ -174,6 +178,24 @@ def _check_pretraining(study: Study, scenario: Scenario, place: str) -> None:
                 f"{place}: {asks}: the network would be pre-trained on {public!r}, whose people "
                 "are audited. Name other faces by public."
             )
+        if common := _common_files(study.data, public):
+            raise ConfigError(
+                f"{place}: {asks}: {common} are among the files of {public!r}, on which the "
+                "network would be pre-trained. Name other faces by public."
+            )
+
+
+def _common_files(data: Choice, public: str) -> str:
+    """How many files of an audited folder are those of a set at hand, in words; "" for none.
+
+    What else is the same photo shows in its pixels, once both sets are read (`check_apart`).
+    """
+    at_hand = public in ASSETS and asset_store.state(public) in asset_store.AT_HAND
+    if not at_hand or "path" not in data.settings:
+        return ""
+    with suppress(OSError):  # what cannot be read is said where it is used
+        return common_photos(data, photo_hashes(asset_store.path(public)))
+    return ""
 
 
 def _builder() -> _Build:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
@@ -237,3 +238,17 @@ def test_any_networks_last_linear_layer_is_its_head(gradient_of: GradientOf) -> 
         model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 5, bias=bias))
         images = torch.rand(3, 3, 2, 2)
         assert inferred(model, images, [0, 3, 3], gradient_of) == [0, 3, 3]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_image_before_a_head_without_bias_may_have_features_of_either_sign(seed: int) -> None:
+    torch.manual_seed(seed)
+    body = nn.Sequential(nn.Flatten(), nn.Linear(48, 24), nn.Tanh())
+    model = nn.Sequential(body, nn.Linear(24, 10, bias=False))
+    label = torch.tensor([seed])
+    loss = F.cross_entropy(model(torch.rand(1, 3, 4, 4)), label)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    target = dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+    found = infer_labels(model, target, 1, (3, 4, 4))
+    assert found is not None
+    assert found.tolist() == [seed]

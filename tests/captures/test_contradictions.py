@@ -159,3 +159,22 @@ def test_noise_and_signs_are_not_taken_for_steps() -> None:
     assert not evened_out(drawn)
     assert not evened_out({name: value.sign() for name, value in drawn.items()})
     assert not evened_out({"bias": torch.ones(10)})
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "stated", "times"),
+    [("Adam", (), 1), ("Adam", ("--optimizer", "adam"), 0), ("SGD", (), 0)],
+)
+def test_an_import_tells_once_of_steps_that_are_none_of_sgd(
+    capsys: pytest.CaptureFixture[str], optimizer: str, stated: tuple[str, ...], times: int
+) -> None:
+    change = changed(optimizer, 2, lr=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    before = {name: torch.randn(t.shape, generator=generator) for name, t in change.items()}
+    torch.save(before, "before.pt")
+    for client in "ab":
+        torch.save({name: before[name] + t for name, t in change.items()}, f"{client}.pt")
+    command = ("import", "a.pt", "b.pt", "-o", "c", "--broadcast", "before.pt")
+    said = told(capsys, *command, "--kind", "weights", *stated)
+    assert said.count("has one size in all layers") == times
+    assert said.count("import into a new folder with --optimizer adam") == times

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observations
-from fedaudit.captures.record.import_updates import guess
+from fedaudit.captures.record.guessed_kind import guess
 from fedaudit.cli import cli
 from fedaudit.cli.ending import end
 from fedaudit.core.observation import ModelSpec

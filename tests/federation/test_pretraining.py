@@ -1,14 +1,19 @@
 """The start from public faces: what it trains, and that it is kept."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from fedaudit.core.errors import DataError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.face_set import FaceSet
 from fedaudit.federation import pretraining
 from fedaudit.federation.pretraining import pretrain
+from fedaudit.federation.private_projector_method import PrivateProjectorMethod
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.build_network import build, parameters_of
 
@@ -81,3 +86,28 @@ def test_no_steps_are_no_training(kept: Path) -> None:
     server = parameters_of(build(SPEC, seed=3))
     assert pretrain(SPEC, server, public="public", steps=0, seed=1) == server
     assert not kept.exists()
+
+
+@pytest.mark.parametrize("method", ["fedavg", "private_projector"])
+def test_audited_photos_under_another_name_are_refused(
+    federate: Callable[..., Simulation], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    steps = {"pretrain_steps": 2} if method == "fedavg" else {}
+    simulation = federate(method=method, public="public", **steps)
+    if method == "private_projector":
+        made = PrivateProjectorMethod(public="public", pretrain_steps=2)
+        simulation = replace(simulation, method=made)
+    audited = simulation.faces
+    strangers = replace(audited, name="public", images=(1 - audited.images).clamp(0, 1))
+    few = replace(strangers, images=torch.cat([strangers.images[:7], audited.images[5:8]]))
+    monkeypatch.setattr(pretraining, "create", lambda *_: few)
+    monkeypatch.setattr("fedaudit.federation.simulation.pretrain", lambda _, server, **__: server)
+    pretraining._hashes.cache_clear()
+    told = f"3 of the {len(audited.images)} audited photos are in 'public'"
+    with pytest.raises(DataError, match=told):
+        simulation.fresh()
+    monkeypatch.setattr(pretraining, "create", lambda *_: strangers)
+    monkeypatch.setattr(PrivateProjectorMethod, "start", lambda _, __, server, ___: server)
+    pretraining._hashes.cache_clear()
+    simulation.fresh()
+    pretraining._hashes.cache_clear()

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import fedaudit
-from fedaudit.core.errors import UsageError
+from fedaudit.core.errors import AttackError, UsageError
 from fedaudit.core.observation import LocalTraining
+from fedaudit.library.attack_update import _facts
 
 sys.path.insert(0, str(Path(__file__).parent))
 from plain_networks import LABELS, SHAPE, cnn, drawn, gradient, mlp
@@ -156,3 +157,78 @@ def test_what_the_model_gives_is_checked_before_what_the_update_lacks() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 10), nn.Unflatten(1, (2, 5)))
     with pytest.raises(UsageError, match=r"gives \[2, 2, 5\] for two images"):
         fedaudit.attack(model, {"1.weight": torch.ones(10, 192)}, image_shape=SHAPE)
+
+
+@pytest.mark.parametrize("form", ["by name", "made"])
+def test_settings_may_name_layers_as_a_wrapper_does(form: str) -> None:
+    model = mlp()
+    update = renamed(gradient(model, drawn(model), LABELS), "module.")
+
+    def objective(layer: str) -> float | None:
+        settings: dict[str, Any] = {"layers": (layer,), "steps": 2, "polish": 0}
+        chosen: dict[str, Any] = {"name": "subspace_matching", "settings": settings}
+        if form == "made":
+            chosen = {"name": fedaudit.attacks.subspace_matching(**settings)}
+        wrapped = nn.DataParallel(model)
+        return fedaudit.attack(wrapped, update, image_shape=SHAPE, **chosen).objective
+
+    assert objective("module.1.") == objective("1.")
+
+
+def test_defenses_may_name_layers_as_a_wrapper_does() -> None:
+    parts = {"of": ("clipping", {"name": "soteria", "layer": "module.1", "pruned": 0.5})}
+    named = (fedaudit.defenses.Soteria(layer="module.1"), fedaudit.defenses.Chain(**parts))
+    plain, chain = _facts(named, "module.") or ()
+    assert plain.settings["layer"] == "1"
+    assert chain.settings["of"][0] == "clipping"
+    assert chain.settings["of"][1]["layer"] == "1"
+    assert chain.settings["of"][1]["pruned"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        (("1.", "3.wieght"), r"begins with '3\.wieght'. The nearest are '3\.weight'"),
+        (("encoder.",), r"begins with 'encoder\.'. It has '1', '3'\."),
+    ],
+)
+def test_layers_that_there_are_not_are_told(layers: tuple[str, ...], says: str) -> None:
+    model = mlp()
+    update = gradient(model, drawn(model), LABELS)
+    with pytest.raises(AttackError, match=says):
+        fedaudit.attack(model, update, image_shape=SHAPE, settings={"layers": layers})
+
+
+def test_layers_of_which_nothing_was_shared_are_told() -> None:
+    model = mlp()
+    update = {n: g for n, g in gradient(model, drawn(model), LABELS).items() if n[0] == "1"}
+    kept = [name for name in dict(model.named_parameters()) if name not in update]
+    with pytest.raises(AttackError, match="nothing of that was shared"):
+        fedaudit.attack(
+            model, update, image_shape=SHAPE, unshared=kept, settings={"layers": ("3.",)}
+        )
+
+
+class FirstScores(nn.Sequential):
+    """The scores of some classes of a layer that has rows for more."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores."""
+        scores: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
+        return scores[:, :10]
+
+
+@pytest.mark.parametrize("attack", ["subspace_matching", "idlg"])
+@pytest.mark.parametrize("kind", ["cut", "weight norm"])
+def test_labels_are_told_behind_heads_that_are_no_plain_layer(kind: str, attack: str) -> None:
+    plain = mlp()
+    model: nn.Module = FirstScores(*plain[:-1], nn.Linear(32, 16))  # type: ignore[index]
+    if kind == "weight norm":
+        nn.utils.parametrizations.weight_norm(plain[3])  # type: ignore[index]
+        model = plain
+    photo = drawn(model)
+    settings = {"steps": 2} | ({"polish": 0} if attack == "subspace_matching" else {})
+    rebuilt = fedaudit.attack(
+        model, gradient(model, photo, LABELS), attack, image_shape=SHAPE, settings=settings
+    )
+    assert rebuilt.labels.tolist() == LABELS.tolist()

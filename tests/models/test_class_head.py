@@ -107,3 +107,84 @@ def test_labels_of_ten_thousand_classes_take_seconds(kind: type[nn.Module]) -> N
     assert found is not None
     assert Counter(solve(found).tolist()) == Counter(labels.tolist())
     assert time.process_time() - began < 5
+
+
+class Cut(nn.Module):
+    """A network that gives scores of some of its last layer's rows alone."""
+
+    def __init__(self, rows: slice, finish: Callable[[Tensor], Tensor], head: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(192, 24), nn.Tanh())
+        self.head, self.rows, self.finish = head, rows, finish
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores."""
+        return self.finish(self.head(self.body(images))[:, self.rows])
+
+
+def normed(head: nn.Module, scale: float = 1.0) -> nn.Module:
+    made: nn.Module = nn.utils.parametrizations.weight_norm(head)
+    with torch.no_grad():
+        directions: Any = made.parametrizations
+        directions.weight.original0.mul_(scale)
+        directions.weight.original1.mul_(torch.rand(len(directions.weight.original1), 1) + 0.5)
+    return made
+
+
+def of_unit_lengths(head: nn.Module) -> nn.Module:
+    made = normed(head)
+    parts: Any = made.parametrizations
+    nn.init.ones_(parts.weight.original0)
+    return made
+
+
+HEADS: dict[str, Callable[[], nn.Module]] = {
+    "cut": lambda: Cut(slice(0, 10), lambda x: x, nn.Linear(24, 20)),
+    "end": lambda: Cut(slice(10, 20), lambda x: x, nn.Linear(24, 20)),
+    "cut, without bias": lambda: Cut(slice(3, 13), lambda x: x, nn.Linear(24, 20, bias=False)),
+    "cut, log-softmax": lambda: Cut(slice(0, 10), lambda x: F.log_softmax(x, 1), nn.Linear(24, 20)),
+    "weight norm": lambda: Cut(slice(0, 10), lambda x: x, normed(nn.Linear(24, 10))),
+    "lengths of 1": lambda: Cut(slice(0, 10), lambda x: x, of_unit_lengths(nn.Linear(24, 10))),
+    "cut, weight norm": lambda: Cut(slice(4, 14), lambda x: x, normed(nn.Linear(24, 20))),
+    "negative lengths": lambda: Cut(slice(0, 10), lambda x: x, normed(nn.Linear(24, 10), -2.0)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("labels", [[7], [3, 3, 0, 9]], ids=str)
+def test_labels_behind_cut_scores_and_weight_norm(head: str, labels: list[int]) -> None:
+    torch.manual_seed(0)
+    model = HEADS[head]()
+    images = torch.rand(len(labels), *SHAPE)
+    scores = model(images)
+    loss = F.cross_entropy(scores, torch.tensor(labels))
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(loss, parameters)
+    target = dict(zip(names, gradients, strict=True))
+    found = read_head(model, target, len(labels), SHAPE)
+    assert found is not None
+    inputs = model.body(images).detach()  # type: ignore[operator]
+    upstream = (scores.softmax(1) - F.one_hot(torch.tensor(labels), 10)).detach() / len(labels)
+    torch.testing.assert_close(found.gradient, upstream.T @ inputs, atol=1e-5, rtol=1e-4)
+    assert sorted(solve(found).tolist()) == sorted(labels)
+
+
+def test_what_the_length_or_the_direction_alone_says_is_not_read() -> None:
+    torch.manual_seed(0)
+    model = HEADS["weight norm"]()
+    whole = {name: torch.randn_like(value) for name, value in model.named_parameters()}
+    assert read_head(model, whole, 1, SHAPE) is not None
+    for part in ("original0", "original1"):
+        some = {name: value for name, value in whole.items() if part not in name}
+        assert read_head(model, some, 1, SHAPE) is None
+
+
+def test_a_head_is_not_looked_for_among_scores_that_say_nothing() -> None:
+    """All columns of zeros are alike, and a softmax over all rows is none over those kept."""
+    torch.manual_seed(0)
+    zero = nn.Linear(24, 20)
+    nn.init.zeros_(zero.weight)
+    nn.init.zeros_(zero.bias)
+    assert find_class_head(Cut(slice(0, 10), lambda x: x, zero), SHAPE) is None
+    before = nn.Sequential(nn.Linear(24, 20), nn.LogSoftmax(1))
+    assert find_class_head(Cut(slice(0, 10), lambda x: x, before), SHAPE) is None

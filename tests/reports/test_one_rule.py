@@ -232,3 +232,29 @@ def test_one_thing_to_do_is_said_once() -> None:
         replace(sample(), rows=(row,), headline=row.verdict, findings=findings((row,)), controls=())
     )
     assert [step for step in steps if "controls = true" in step] == [f"{NO_CONTROL} (F01)"]
+
+
+def test_what_is_not_one_is_nowhere_shown_as_one() -> None:
+    results = sample()
+    line_ = results.defenses[0]
+    assert line_.measurement is not None
+    near = {**line_.measurement.metrics, "ssim": Estimate(0.996, 0.9951, 0.9998, 8, "")}
+    best = replace(line_, worst_cosine=0.9978, measurement=replace(line_.measurement, metrics=near))
+    changed = replace(results, defenses=(best,))
+    heads, (shown,) = columns.plain(changed)
+    found = dict(zip(heads, shown, strict=True))
+    assert found["SSIM"].startswith("0.996")
+    assert found["worst cosine"] == "0.998"
+    assert cells.estimate(near["ssim"], 2).notes[0] == "[0.995, >0.999]"
+    findings_ = [replace(one, evidence=text.estimate(near["ssim"])) for one in results.findings]
+    page = render(replace(changed, findings=tuple(findings_)), None, "none")
+    assert "0.996 [0.995, &gt;0.999] n = 8" in page
+
+
+def test_a_ratio_is_rounded_as_any_number() -> None:
+    used = sample().defenses[0].utility
+    assert used is not None
+    costs = replace(used, step_seconds=0.996, plain_step_seconds=1.0)
+    lines = (replace(sample().defenses[0], utility=costs),)
+    shown = columns.plain(replace(sample(), defenses=lines))[1][0]
+    assert "1.00 ×" in shown

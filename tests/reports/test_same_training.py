@@ -15,7 +15,6 @@ from fedaudit.core.source import COMPLETE
 from fedaudit.defenses.settings import pass_on
 from fedaudit.reports import run_contents
 from fedaudit.reports.build import summarize
-from fedaudit.reports.cells import accuracy, accuracy_loss, overhead
 from fedaudit.reports.columns import markdown, scene
 from fedaudit.reports.comparison import DefenseLine
 from fedaudit.reports.html import render
@@ -24,6 +23,7 @@ from fedaudit.reports.ledger import ledger_of
 from fedaudit.reports.recommending import recommend
 from fedaudit.reports.results import Results
 from fedaudit.reports.same_training import OF_TRAINING
+from fedaudit.reports.worth_cells import accuracy, accuracy_loss, overhead
 from fedaudit.study.inventory import Inventory
 from fedaudit.study.jobs import utility_jobs
 from fedaudit.study.manifest import new

@@ -68,16 +68,17 @@ def read_head(
     `shape` `(C, H, W)` is that of the images by which the head of a stranger's network is found.
     """
     head = class_head(model, shape)
-    gradient = None if head is None else target.get(head.name)
+    own = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    gradient = None if head is None else head.gradient(target, own)
     if head is None or gradient is None:
         return None
-    own = dict(model.named_parameters())
+    bias_gradient = None if head.bias is None else target.get(head.bias)
     loss, finish = criterion_of(model), head.finish
     return HeadGradient(
-        gradient=head.rows(gradient),
-        bias_gradient=None if head.bias is None else target.get(head.bias),
-        weight=head.rows(own[head.name].detach()),
-        bias=None if head.bias is None else own[head.bias].detach(),
+        gradient=gradient,
+        bias_gradient=None if bias_gradient is None else bias_gradient[head.kept],
+        weight=head.matrix(own),
+        bias=None if head.bias is None else own[head.bias][head.kept],
         criterion=lambda scores, labels: loss(finish(scores), labels),
         unit=head.unit,
         count=count,

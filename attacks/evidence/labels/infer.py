@@ -34,8 +34,13 @@ LabelRule = Callable[[HeadGradient], Tensor]
 def votes(head: HeadGradient) -> Tensor:
     """Labels by the signs of the head's gradient, then by `multiset` (Wainakh et al., PoPETs 2022).
 
-    They subtract one image's expected impact at a time.
+    They subtract one image's expected impact at a time. One image alone is read as in `idlg`, where
+    no bias tells the rows' signs.
     """
+    # A row's sum tells its sign for inputs ≥ 0 alone, and two opposite rows are each as long.
+    exact = head.bias_gradient is None and not head.noise and len(head.gradient) > 2
+    if head.count == 1 and not head.unit and exact:
+        return torch.tensor([idlg(head.gradient)])
     if head.unit and head.count == 1:
         return torch.tensor([idlg(unscale(head.gradient, head.weight))])
     return multiset(presence(head), head.count)

@@ -1,7 +1,7 @@
 """Look at the messages of a round: at the measures in their headers, or at their tensors."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.captures.format.capture_paths import broadcast_file
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.contradictions import (
@@ -194,23 +195,32 @@ def _look(
         words.append("it changes nothing: the client did not train")
     words.append(counted_back(measures.counters))
     words.append(_like_weights(capture, group[0], measures, broadcast))
-    words.append(_like_adaptive_steps(capture, group[0], measures))
+    words.append(unlike_sgd(capture.facts, group[0], measures))
     anomalies = tuple(Anomaly(number, client, text) for text in words if text)
     return Look(group, measures, from_header, anomalies)
 
 
-def _like_adaptive_steps(capture: StoredCapture, record: StoredMessage, measures: Measures) -> str:
+def unlike_sgd(facts: Facts, record: StoredMessage, measures: Measures) -> str:
     """That a change was not made by SGD, though nothing else is stated; "" where it may be.
 
     Values that are of a few sizes alone were compressed: they say nothing of steps.
     """
-    facts, (distinct, among) = capture.facts, measures.distinct
+    distinct, among = measures.distinct
     if record.message.kind == "gradient" or (facts.optimizer or "sgd").lower() != "sgd":
         return ""
     sizes = [layer.rms for layer in measures.layers.values() if layer.size >= FEW and layer.norm]
     if 2 * distinct < among or not are_even(3 + measures.kurtosis, sizes):
         return ""
     return like_adaptive_steps(facts.optimizer)
+
+
+def optimizer_doubt(capture: StoredCapture, number: int, clients: Collection[str]) -> str:
+    """The same of what these clients sent in a round, by the measures that stand in the headers."""
+    for record in capture.messages(number):
+        kept = kept_in(record, capture.facts) if record.message.client in clients else None
+        if kept and (doubt := unlike_sgd(capture.facts, record, kept.measures)):
+            return doubt
+    return ""
 
 
 def _like_weights(

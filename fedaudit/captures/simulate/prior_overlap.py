@@ -34,7 +34,7 @@ def overlaps(study: Study) -> dict[str, str]:
 def _overlap(data: Choice, attack: Choice) -> str:
     if own := attack.settings.get("photos"):
         theirs = photo_hashes(Path(str(own)).expanduser())
-        if overlap := _count_common(data, theirs):
+        if overlap := common_photos(data, theirs):
             return f"{overlap} are among the attacker's own faces of {attack.label}"
     return _of_prior(data, attack)
 
@@ -59,13 +59,13 @@ def _of_prior(data: Choice, attack: Choice) -> str:
     names = {data.name} if path is None else {data.name, Path(str(path)).resolve().name}
     name = Path(source).name
     if about.data not in names:
-        overlap = _count_common(data, photos_behind(Path(source)))
+        overlap = common_photos(data, photos_behind(Path(source)))
         sentence = f"{overlap} are among those that the prior of {attack.label} ({name}) learned"
         return sentence if overlap else ""
     return f"the prior of {attack.label} ({name}) was trained on {about.data}, which is audited"
 
 
-def _count_common(data: Choice, others: Iterable[str]) -> str:
+def common_photos(data: Choice, others: Iterable[str]) -> str:
     """How many of the audited folder's photos are among others, in words; "" for none."""
     path = data.settings.get("path")
     own = photo_hashes(Path(str(path)).expanduser()) if path else ()

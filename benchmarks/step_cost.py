@@ -6,9 +6,9 @@
 
 A step is one evaluation of the distance to every layer's span (and to whole maps, where an update
 has them) with its derivative; a pass of training is forward and backward, weights' gradients too.
-CPU milliseconds of the fastest of five, of one thread. Batches are measured at 64 px, sizes with
-the first of the batches, on faces of OpenPeople; networks are fresh, as what they learned costs
-nothing.
+CPU milliseconds of the fastest of fifteen, taken in turn, of one thread. Batches are measured at 64
+px, sizes with the first of the batches, on faces of OpenPeople; networks are fresh, as what they
+learned costs nothing.
 
 `--searches` makes whole searches instead, of `subspace_matching` by default, through networks that
 are trained as in `subspace.py`: their seconds, all that comes before and after included, by the
@@ -16,6 +16,7 @@ times that they evaluate the distance of the whole batch.
 """
 
 import argparse
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -60,10 +61,12 @@ def measured(line: Line, px: int, size: int) -> Row:
     reader = InputReader(model, (3, px, px), size)
     spans = find_spans(reader, update_of(model, images, labels), clean=True)
     spans = with_whole_maps(reader, spans, 3 * px**2)
-    passed = clocked(lambda: F.cross_entropy(model(images), labels).backward())
+    client, moved = copy.deepcopy(model), images.clone().requires_grad_()
     model.requires_grad_(requires_grad=False)
-    images.requires_grad_()
-    step = clocked(lambda: span_distance(reader, spans, images).backward())
+    step, passed = clocked(
+        lambda: span_distance(reader, spans, moved).backward(),
+        lambda: F.cross_entropy(client(images), labels).backward(),
+    )
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     return {
         "network": line.name,
@@ -83,7 +86,7 @@ def searched(line: Line, px: int, size: int) -> Row:
     rows = next(batches(faces, size, 1, 0))
     images, labels = faces.images[rows], torch.arange(size) % 8
     update = update_of(model, images, labels)
-    passed = clocked(lambda: F.cross_entropy(model(images), labels).backward())
+    (passed,) = clocked(lambda: F.cross_entropy(model(images), labels).backward())
     found = fedaudit.attack(model, update, images=size, image_shape=(3, px, px))
     step = 1e3 * found.seconds * size / found.gradient_evaluations
     millions = sum(p.numel() for p in model.parameters()) / 1e6
@@ -91,14 +94,15 @@ def searched(line: Line, px: int, size: int) -> Row:
     return told | {"step": step, "passed": passed, "ratio": step / passed}
 
 
-def clocked(work: Callable[[], Any], times: int = 5) -> float:
-    """CPU milliseconds of one call, of the fastest of some."""
-    spent = []
+def clocked(*works: Callable[[], Any], times: int = 15) -> list[float]:
+    """CPU milliseconds of one call of each, of the fastest of some, in turn."""
+    spent: list[list[float]] = [[] for _ in works]
     for _ in range(times):
-        begun = time.process_time()
-        work()
-        spent.append(time.process_time() - begun)
-    return 1e3 * min(spent)
+        for work, own in zip(works, spent, strict=True):
+            begun = time.process_time()
+            work()
+            own.append(time.process_time() - begun)
+    return [1e3 * min(own) for own in spent]
 
 
 def draw(rows: Sequence[Row], first: int, path: str) -> None:

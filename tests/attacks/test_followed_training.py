@@ -206,6 +206,7 @@ def test_the_best_restart_says_who_shared_a_mini_batch() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saves", [6, 8])
 def test_it_goes_on_where_it_was_interrupted_step_by_step(saves: int, tmp_path: Path) -> None:
     """In the third turn and in the fourth, both of which follow training by the images so far."""

@@ -68,6 +68,7 @@ def attacked(seen: Observation, steps: int) -> Reconstruction:
     return drawing(steps)(seen, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_what_is_drawn_comes_nearer_to_the_spans(seen: Observation, photo: Tensor) -> None:
     """And with it to the photo: few steps are nearer than one, many than few."""
     spans = SpanMatching(gather_inputs(seen))

@@ -190,6 +190,7 @@ def test_fishing_brings_one_image_back(batch_of: Intercept) -> None:
     assert capture.secret.labels[fished] == result.labels[0]
 
 
+@pytest.mark.slow
 def test_labels_are_read_where_nearly_all_classes_are_in_the_batch(faces: FaceSet) -> None:
     spec = ModelSpec("torchvision:resnet18", {"classes": 10, "image_size": 32})
     images = faces.images[torch.arange(8) * 10].expand(-1, 3, -1, -1)
@@ -214,6 +215,7 @@ def test_labels_are_read_where_nearly_all_classes_are_in_the_batch(faces: FaceSe
         attack(mixed, generator=noise())
 
 
+@pytest.mark.slow
 def test_fishing_refuses_where_no_image_stands_out() -> None:
     """An angular margin lets a part of every image through; class fishing still fishes."""
     spec = ModelSpec("iresnet18", {"classes": 40, "image_size": 32})

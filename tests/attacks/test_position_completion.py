@@ -133,6 +133,7 @@ def test_a_plain_user_gets_the_photo_of_a_pruned_update() -> None:
     assert float(PSNR()(photo, rebuilt.images)) > 60
 
 
+@pytest.mark.slow
 def test_pruning_what_four_steps_changed_hides_no_photo() -> None:
     """Rounding of the weights is an error of known size beside it."""
     model, photo = transformer(), drawn()

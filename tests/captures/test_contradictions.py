@@ -178,3 +178,33 @@ def test_an_import_tells_once_of_steps_that_are_none_of_sgd(
     said = told(capsys, *command, "--kind", "weights", *stated)
     assert said.count("has one size in all layers") == times
     assert said.count("import into a new folder with --optimizer adam") == times
+
+
+def layers_of(*sizes: float) -> dict[str, Tensor]:
+    """Gradients of layers of these sizes."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(40, 50, generator=generator) for _ in sizes]
+    return {str(n): size * one for n, (size, one) in enumerate(zip(sizes, drawn, strict=True))}
+
+
+def test_steps_on_gradients_near_the_epsilon_differ_by_layer_and_are_told() -> None:
+    sent = layers_of(1e-8, 3e-8, 1e-6, 1e-5, 1e-4, 1e-4)
+    steps = {name: 1e-3 * g / (g.abs() + 1e-8) for name, g in sent.items()}
+    sizes = [float(step.square().mean().sqrt()) for step in steps.values()]
+    assert max(sizes) > 1.5 * min(sizes)
+    assert evened_out(steps)
+    assert evened_out({name: step * (1 + int(name) / 5) for name, step in steps.items()})
+    assert not evened_out({name: step * 9 ** int(name) for name, step in steps.items()})
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+@pytest.mark.parametrize("times", [1, 3])
+def test_quantized_changes_are_not_taken_for_steps(levels: int, times: int) -> None:
+    sent = layers_of(*(1.0 + times * n for n in range(5)))
+    units = {name: g.abs().max() / levels for name, g in sent.items()}
+    rounded = {name: units[name] * (g / units[name]).sign().ceil() for name, g in sent.items()}
+    assert not evened_out(rounded)
+    whole = {name: units[name] * (2 * g / units[name]).round() for name, g in sent.items()}
+    assert not evened_out(whole)
+    broadcast = 0.1 * torch.randn(40, 50, generator=torch.Generator().manual_seed(1))
+    assert not evened_out({name: broadcast + g - broadcast for name, g in whole.items()})

@@ -21,7 +21,7 @@ below which an optimizer has brought each number to one size."""
 SHARP, ALIKE_IF_SHARP = 1.5, 6.0
 """The same where numbers are hardly more than signs, which no gradient's are."""
 LEVELS, ROUNDED, SAMPLE = 64, 1e-5, 4096
-"""Different sizes of numbers, by their tensor's largest, up to which a change was quantized;
+"""Different sizes of numbers, by their tensor's largest, up to which a change may be quantized;
 relative difference of two that are one, as differences of weights are rounded; numbers of a tensor
 to look at."""
 FEW, LAYERS = 256, 4
@@ -60,10 +60,10 @@ def evened_out(update: Mapping[str, Tensor]) -> bool:
     """Whether a change is as large in every layer, and nearly so in every number.
 
     So are steps of optimizers that divide each number by its own size, as Adam does; those of SGD
-    differ by layer as gradients do. What has a few sizes to the last digit is signs, or was
-    quantized, and is no step.
+    differ by layer as gradients do. What has one size to the last digit is signs, and no step; what
+    has few of them may be quantized, and its layers must be the more alike.
     """
-    kurtoses, sizes, levels = [], [], set[float]()
+    kurtoses, sizes, ends, levels = [], [], list[float](), set[float]()
     for tensor in update.values():
         values = tensor.detach().double().flatten()
         values = values[values != 0].abs()
@@ -71,11 +71,15 @@ def evened_out(update: Mapping[str, Tensor]) -> bool:
             square = values.square().mean()
             kurtoses.append(float(values.pow(4).mean() / square**2))
             sizes.append(float(square.sqrt()))
+            ends += [float(values.min()), float(values.max())]
             some = values[:: max(len(values) // SAMPLE, 1)]
             levels |= set((some / (ROUNDED * some.max())).round().tolist())
-    if len(levels) <= LEVELS:
+    if not ends or min(ends) > (1 - ROUNDED) * max(ends):
         return False
-    return are_even(float(np.median(kurtoses)), sizes)
+    kurtosis = float(np.median(kurtoses))
+    if len(levels) <= LEVELS:
+        kurtosis = max(kurtosis, SHARP)
+    return are_even(kurtosis, sizes)
 
 
 def are_even(kurtosis: float, sizes: Sequence[float]) -> bool:

@@ -20,6 +20,8 @@ below which an optimizer has brought each number to one size."""
 # layers' gradients are near its epsilon; SGD's never have less than 3.0 (told_optimizers.py).
 SHARP, ALIKE_IF_SHARP = 1.5, 6.0
 """The same where numbers are hardly more than signs, which no gradient's are."""
+ONE_SIZE = 1.1
+"""The same where numbers have few sizes: first steps of Adagrad have, and quantized changes."""
 LEVELS, ROUNDED, SAMPLE = 64, 1e-5, 4096
 """Different sizes of numbers, by their tensor's largest, up to which a change may be quantized;
 relative difference of two that are one, as differences of weights are rounded; numbers of a tensor
@@ -76,19 +78,19 @@ def evened_out(update: Mapping[str, Tensor]) -> bool:
             levels |= set((some / (ROUNDED * some.max())).round().tolist())
     if not ends or min(ends) > (1 - ROUNDED) * max(ends):
         return False
-    kurtosis = float(np.median(kurtoses))
-    if len(levels) <= LEVELS:
-        kurtosis = max(kurtosis, SHARP)
-    return are_even(kurtosis, sizes)
+    return are_even(float(np.median(kurtoses)), sizes, quantized=len(levels) <= LEVELS)
 
 
-def are_even(kurtosis: float, sizes: Sequence[float]) -> bool:
-    """The same of numbers in units of their layer's size, and of these sizes, which are not 0."""
+def are_even(kurtosis: float, sizes: Sequence[float], *, quantized: bool = False) -> bool:
+    """The same of numbers in units of their layer's size, and of these sizes, which are not 0.
+
+    Where numbers may be quantized, layers must be of one size.
+    """
     if len(sizes) < LAYERS:
         return False
     low, high = np.quantile(sizes, (0.1, 0.9))
     alike = ALIKE_IF_SHARP if kurtosis < SHARP else ALIKE
-    return bool(kurtosis < EVEN and high < alike * low)
+    return bool(kurtosis < EVEN and high < (ONE_SIZE if quantized else alike) * low)
 
 
 def like_adaptive_steps(optimizer: str | None) -> str:

@@ -1,6 +1,6 @@
 """Whether a change that is read as SGD's is told to be of an optimizer that evens steps out.
 
-    python benchmarks/told_optimizers.py                     # all, 15 CPU minutes
+    python benchmarks/told_optimizers.py                     # all, 20 CPU minutes
     python benchmarks/told_optimizers.py --only torchvision:resnet18 timm:vit_small_patch16_224
     python benchmarks/told_optimizers.py --training          # batch norm as clients run it
     python benchmarks/told_optimizers.py --trained 20        # pre-trained for 20 steps
@@ -11,9 +11,9 @@ on all of them, with and without weight decay. `evened_out` looks at what change
 inspection and audits do. Steps of Adam and the like should be told, those of SGD never, and neither
 what defenses make of them: noise, signs, quantization, pruning.
 
-The table has, for each network, how many of the changes are told, of how many; what is wrong is
-named below it. Kurtosis and ratio are those by which it is decided, of the change that is nearest
-to being decided otherwise.
+The table has, for each network, how many of the changes are told, of how many, and which are told
+wrongly. Kurtosis and ratio are those by which it is decided, here of the plain change by SGD that
+is nearest to being told.
 """
 
 import argparse

@@ -185,8 +185,8 @@ class _SpanDistance(torch.autograd.Function):
         weighed = share.view_as(weights).to(usual)[:, None] * solution
         # In the order of memory of the rows: `fold` need not turn those of patches over, and batch
         # norm's slopes of one image are wrong in another (`rows_of`).
-        turned = rows.stride(-1) != 1
-        slopes_of_rows = (left.mT @ weighed.mT).mT if turned else weighed @ left
+        by_columns = rows.stride(-1) != 1
+        slopes_of_rows = (left.mT @ weighed.mT).mT if by_columns else weighed @ left
         return slopes_of_rows.to(rows.dtype), None, None, None, None
 
 

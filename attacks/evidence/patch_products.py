@@ -1,9 +1,9 @@
-"""Patches that do not overlap, embedded by a product: their slopes cost a sixth so on a CPU.
+"""Patches that do not overlap, embedded by a product, whose slopes are cheaper on a CPU.
 
 Training needs no slope by the images themselves, and the convolution that computes it (oneDNN's, by
-a kernel as long as its stride) takes six to nine times as long as a product of unfolded patches: of
-eight images of 64 px in patches of 16, 10 ms for 1.6, where a step through a small vision
-transformer takes 50 (`benchmarks/step_cost.py --only "ViT, patches of 16" --sizes 64`).
+a kernel as long as its stride) takes several times as long as a product of unfolded patches: what a
+step through a small vision transformer costs with and without stands in
+docs/benchmarks/search_settings.md.
 """
 
 import threading

@@ -97,11 +97,11 @@ def test_slopes_are_in_single_precision_and_distances_are_exact() -> None:
     assert float(alike) > 0.999
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_slopes_lie_in_memory_as_rows_do(turned: bool) -> None:
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_slopes_lie_in_memory_as_rows_do(by_columns: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = torch.rand(1, 5, 9, generator=generator)
-    rows = (rows.mT.contiguous().mT if turned else rows).requires_grad_()
+    rows = (rows.mT.contiguous().mT if by_columns else rows).requires_grad_()
     basis = torch.linalg.qr(torch.rand(9, 3, generator=generator).double()).Q.mT[None]
     weights = torch.ones(1, 3, dtype=torch.float64)
     span = LayerSpan("w", 5, basis, weights, whole=False, full=False, floor=0.0)

@@ -205,29 +205,36 @@ def _lower_gram(rows: Tensor) -> Tensor:
 
 
 def span_distance(reader: InputReader, spans: Sequence[LayerSpan], images: Tensor) -> Tensor:
-    """Mean over the layers of `LayerSpan.distance`; of all images of the batch together.
+    """Mean over the layers of `span_distances`.
 
     A linear mean: one of logarithms lets the late layers, which need little to agree, outweigh
     those that hold the pixels.
     """
+    return span_distances(reader, spans, images).mean()
+
+
+def span_distances(reader: InputReader, spans: Sequence[LayerSpan], images: Tensor) -> Tensor:
+    """`LayerSpan.distance` by trust of each layer, `[spans]`; of a batch's images together."""
     uses, count = reader.inputs([span.name for span in spans], images), len(images)
-    parts, alike = [], defaultdict[tuple[int, ...], list[tuple[LayerSpan, Tensor]]](list)
-    for span in spans:
+    apart: dict[int, Tensor] = {}
+    alike = defaultdict[tuple[int, ...], dict[int, Tensor]](dict)
+    for number, span in enumerate(spans):
         if type(span) is LayerSpan and not span.alone and span.positions * count <= STACKED:
             rows = span.rows(uses[span.name], count)
-            alike[tuple(rows.shape)].append((span, rows))
+            alike[tuple(rows.shape)][number] = rows
         else:
-            parts.append(span.trust * span.distance_of_inputs(uses[span.name], count))
-    parts.extend(_stacked(several) for several in alike.values())
-    return torch.hstack(parts).mean()
+            apart[number] = span.trust * span.distance_of_inputs(uses[span.name], count)
+    for rows_by_number in alike.values():
+        own = [spans[number] for number in rows_by_number]
+        apart |= zip(rows_by_number, _stacked(own, [*rows_by_number.values()]), strict=True)
+    return torch.stack([apart[number] for number in range(len(spans))])
 
 
-def _stacked(several: Sequence[tuple[LayerSpan, Tensor]]) -> Tensor:
-    """Distances by trust of some spans, whose rows `[g, P, F]` are of one shape."""
-    spans, rows = zip(*several, strict=True)
+def _stacked(spans: Sequence[LayerSpan], rows: list[Tensor]) -> Tensor:
+    """Distances by trust of some spans, `[spans]`, from rows `[g, P, F]` of one shape."""
     if len(spans) == 1:
         alone: Tensor = spans[0].trust * spans[0].distance(rows[0])
-        return alone
+        return alone[None]
     most = max(span.basis.shape[1] for span in spans)
     basis = torch.cat([F.pad(s.basis, (0, 0, 0, most - s.basis.shape[1])) for s in spans])
     weights = torch.cat([F.pad(s.weights, (0, most - s.weights.shape[1])) for s in spans])

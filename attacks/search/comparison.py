@@ -45,6 +45,7 @@ class Comparison(Protocol):
         *,
         functional: bool = False,
         differentiable: bool = True,
+        part: int | None = None,
     ) -> tuple[Gradients, Tensor]:
         """The dummy gradient of `images` `[n, C, H, W]` in the places `which`, and a distance.
 
@@ -54,6 +55,8 @@ class Comparison(Protocol):
             free: From `free_rows`.
             functional: Through `torch.func`, which can be mapped over restarts.
             differentiable: Build the graph of the gradient, for a search by derivatives.
+            part: In which step of a turn of Adam, from 0, of a comparison whose steps go down parts
+                of it one after the other; the first of a turn, and None, see all of it.
         """
         ...
 

@@ -193,9 +193,10 @@ class MapMatching:
         *,
         functional: bool = False,
         differentiable: bool = True,
+        part: int | None = None,
     ) -> tuple[Gradients, Tensor]:
         """No gradients, and the mean distance of the maps in the images' units; as `Matching`."""
-        del free, functional, differentiable
+        del free, functional, differentiable, part
         self.evaluations += len(which)
         rows = self.goal.directions[list(which)].to(images)
         cosines = (self.goal.reached(self.model, images) * rows).sum(1)

@@ -163,6 +163,7 @@ class Matching:
         *,
         functional: bool = False,
         differentiable: bool = True,
+        part: int | None = None,
     ) -> tuple[Gradients, Tensor]:
         """The share of images `which` in the mean gradient, differentiable, and the feature term.
 
@@ -174,7 +175,9 @@ class Matching:
             free: What goes with them, from `free_rows`; of the first restart if not given.
             functional: Through `torch.func`, which can be mapped over restarts.
             differentiable: Build the graph of the gradient, for a search by derivatives.
+            part: Not looked at: all of a gradient is matched in every step.
         """
+        del part
         self.evaluations += len(which)
         if self.dummy is not None:
             return self._replay(self.dummy, images, which, differentiable)

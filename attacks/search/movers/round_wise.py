@@ -103,8 +103,9 @@ class Movement:
         search, patience = self.searches[which], self.plan.patience
         moving = [self.task.variables[i] for i in which]
         free = [*self._free(which), *self._constants()]
-        for _ in range(steps):
-            values = search.step(lambda: self._losses(which, moving, free, others))
+        for number in range(steps):
+            part = number if search.optimizer == "adam" else None
+            values = search.step(partial(self._losses, which, moving, free, others, part))
             self.task.trace.add(float(values.min()))
             if search.stalled(patience, STALLED):
                 return not self.round_wise
@@ -118,8 +119,9 @@ class Movement:
         moving: Sequence[Tensor],
         free: Sequence[Tensor],
         others: Gradients | None,
+        part: int | None,
     ) -> Tensor:
-        """The loss of each restart, `[R]`."""
+        """The loss of each restart, `[R]`, in the `part`-th step of a turn."""
         task = self.task
 
         def one(
@@ -127,7 +129,9 @@ class Movement:
         ) -> tuple[Tensor, Tensor]:
             variable = torch.stack(list(items))
             images = task.decode(variable)
-            dummy, distance = task.matching.gradients(images, which, rows, functional=restarts > 1)
+            dummy, distance = task.matching.gradients(
+                images, which, rows, functional=restarts > 1, part=part
+            )
             if gradient_of_others is not None:
                 dummy = total([gradient_of_others, dummy])
             match = task.matching.objective(dummy, distance)

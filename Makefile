@@ -22,6 +22,11 @@ demo: $(STAMP)  ## audit two federations: demo-run/report.html, demo-run-color/r
 
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
+# Tensors of some megabytes come and go all the time: with glibc, each would go back to the system
+# and be asked for anew, page by page.
+test test-all coverage: export MALLOC_MMAP_THRESHOLD_ := 268435456
+test test-all coverage: export MALLOC_TRIM_THRESHOLD_ := 536870912
+
 test: check  ## check, then run the tests but the slow ones
 	$(PYTEST) -m "not slow"
 

@@ -7,6 +7,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Tests start some hundred processes: without compiled modules, each compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all coverage check types lint rooms weaknesses docs wheel clean
 
@@ -18,6 +21,11 @@ demo: $(STAMP)  ## audit two federations: demo-run/report.html, demo-run-color/r
 	$(BIN)/fedaudit demo --output demo-run
 
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+
+# Tensors of some megabytes come and go all the time: with glibc, each would go back to the system
+# and be asked for anew, page by page.
+test test-all coverage: export MALLOC_MMAP_THRESHOLD_ := 268435456
+test test-all coverage: export MALLOC_TRIM_THRESHOLD_ := 536870912
 
 test: check  ## check, then run the tests but the slow ones
 	$(PYTEST) -m "not slow"

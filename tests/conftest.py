@@ -1,5 +1,6 @@
 """Shared fixtures: one thread, real faces at 32 px, and a small federation on them."""
 
+import gc
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,18 @@ hypothesis.settings.register_profile(
     "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("shared machine")
+
+
+# A full garbage collection goes through all that was imported and all tests that were found, half a
+# second each time: they stay anyway.
+gc.disable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """From here on, garbage is looked for among what tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 SLOW_CASES = Path(__file__).parent / "slow_cases.txt"

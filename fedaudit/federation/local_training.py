@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from fedaudit.core.client import ClientReturn, ClientTask, Loop
 from fedaudit.core.errors import AttackError, ConfigError
 from fedaudit.core.observation import LocalTraining
+from fedaudit.core.seeds import seed_torch
 from fedaudit.core.shared import Buffers, Shared, Update
 from fedaudit.federation.augmentation import augment
 from fedaudit.models.batch_norm import client_mode, collect_buffers
@@ -46,7 +47,7 @@ def train_locally(task: ClientTask) -> ClientReturn:
     give_noise(model, task.generator)
     before = parameters_of(model)
     with torch.random.fork_rng(devices=[]):  # what dropout and stochastic depth draw from
-        torch.manual_seed(task.generator.initial_seed())
+        seed_torch(task.generator.initial_seed())
         grads, loss = _train(model, task)
     after = parameters_of(model)
     public_names = [name for name in before if not is_withheld(name, task.withheld)]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fedaudit.core.errors import DataError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create
+from fedaudit.core.seeds import seed_torch
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.photo_hashes import image_hashes
 from fedaudit.federation.contrastive import draw_view
@@ -122,7 +123,7 @@ def _train(
     generator = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.long)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # of dropout
+        seed_torch(seed)  # of dropout
         for _ in range(steps):
             if len(order) < min(BATCH, len(labels)):
                 order = torch.randperm(len(labels), generator=generator)

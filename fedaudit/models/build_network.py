@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import ModelSpec
+from fedaudit.core.seeds import seed_torch
 from fedaudit.models.derivatives import replace_hardsigmoid
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.named_network import create_network
@@ -30,7 +31,7 @@ def build(
         AttackError: A parameter has another shape, or a name that the network does not have.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        seed_torch(seed)
         model = create_network(spec.factory, spec.arguments)
     if not isinstance(model, FaceNet):
         replace_hardsigmoid(model)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedaudit.core.seeds import seed_torch
+
 
 def failing_layer(network: nn.Module, images: Tensor) -> str:
     """The innermost layer that was running when the forward pass failed; "" for the network."""
@@ -45,7 +47,7 @@ def changing_layer(
     scores = []
     with _hooks(network, lambda *_: None, after), torch.random.fork_rng(devices=[]):
         for seed in seeds:
-            torch.manual_seed(seed)
+            seed_torch(seed)
             passes.append({})
             with torch.no_grad():
                 scores.append(network(images))

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedaudit.core.seeds import seed_torch
+
 _DRAWN = 1024
 """Draws from which the mean and the spread of an unknown distribution are estimated."""
 _FLOOR = 0.02
@@ -114,7 +116,7 @@ def _with_generator(sample: Callable[..., Tensor]) -> Draw:
             return sample(count, noise)
         seed = int(torch.randint(2**31 - 1, (), generator=noise))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            seed_torch(seed)
             return sample(count)
 
     return draw

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.generators.face_generator import crop_images
 from fedaudit.core.errors import UsageError
+from fedaudit.core.seeds import seed_torch
 from fedaudit.models.generator import load_generator
 from fedaudit.models.prior_file import Manifest
 from fedaudit.models.stacked_generator import Architecture, StackedGenerator
@@ -90,9 +91,9 @@ class Trainer:
         self.device = torch.device(device)
         self.noise = torch.Generator().manual_seed(settings.seed)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
+            seed_torch(settings.seed)
             self.decoder = _start(settings)
-            torch.manual_seed(settings.seed)  # how many numbers a start has drawn is its own affair
+            seed_torch(settings.seed)  # how many numbers a start has drawn is its own affair
             self.encoder = Encoder(self.decoder.latent_dim, settings.size)
             self.average = copy_generator(self.decoder).eval().requires_grad_(False)
         for module in self._modules().values():

@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 import fedaudit
-from fedaudit.attacks.evidence import token_placing
+from fedaudit.attacks.evidence import token_placing, token_separation
 from fedaudit.attacks.evidence.feed_forward import first_feed_forward
 from fedaudit.attacks.evidence.patch_borders import by_borders
 from fedaudit.attacks.evidence.token_placing import photos_by_tokens
@@ -77,6 +77,32 @@ def test_every_token_is_found_by_itself() -> None:
     nearest = torch.cdist(tokens, truth).min(1)
     assert sorted(nearest.indices.tolist()) == list(range(30))
     assert float(nearest.values.max()) < 0.01 * float(truth.norm(dim=1).mean())
+
+
+def test_a_mixture_of_tokens_that_are_nearly_alike_is_told_and_mended() -> None:
+    """What the span of the second gradient hides of it, upstream gradients show."""
+    model, photos = transformer(), drawn(3)
+    photos[:, :, :, :16] = 0.5 + 0.2 * (photos[:, :, :, :16] - 0.5)  # plain but for a third
+    layers = first_feed_forward(reading(model, photos, sent(model, photos)))
+    assert layers is not None
+    entered: list[Tensor] = []
+    layers.inner.register_forward_pre_hook(lambda _, args: entered.append(args[0].detach()))
+    model(photos)
+    truth = entered[0].flatten(0, 1).double()
+    whole = token_separation._whole_problem(layers, len(truth))
+    assert whole is not None
+    basis = whole.tokens.basis
+    tokens = torch.linalg.lstsq(basis.T, truth.T).solution.T
+    apart = torch.cdist(truth, truth) + 1e3 * torch.eye(len(truth))
+    one, other = divmod(int(apart.argmin()), len(truth))
+    assert float(apart.min()) < 0.1 * float(truth.norm(dim=1).mean())
+    mixture = 0.7 * tokens[one] + 0.3 * tokens[other]
+    assert float(whole.tokens.outside(mixture[None])[1]) < token_separation.FOUND
+    assert whole.miss(mixture) > 100 * whole.miss(tokens[one])
+    mended = whole.refined(mixture)
+    before, after = ((c @ basis - truth[one]).norm() for c in (mixture, mended))
+    assert float(after) < 0.2 * float(before)
+    assert whole.miss(mended) < 0.01 * whole.miss(mixture)
 
 
 def test_a_batch_of_a_transformer_comes_out() -> None:

@@ -39,7 +39,7 @@ from fedaudit.attacks.evidence.common_maps import with_whole_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, span_distance
 from fedaudit.attacks.evidence.span_spectrum import find_spans
-from fedaudit.attacks.search.span_matching import TURNS
+from fedaudit.attacks.search.span_matching import are_many
 from fedaudit.data.openpeople import openpeople
 
 SIZE = 64
@@ -67,7 +67,8 @@ def measured(line: Line, px: int, size: int) -> Row:
     spans = with_whole_maps(reader, spans, 3 * px**2)
     client, moved = copy.deepcopy(model), images.clone().requires_grad_()
     model.requires_grad_(requires_grad=False)
-    halves = (spans[1::2], spans[::2]) if len(spans) >= TURNS else (spans, spans)
+    in_turn = are_many(spans, 3 * px**2, size)
+    halves = (spans[1::2], spans[::2]) if in_turn else (spans, spans)
     whole, odd, even, passed = clocked(
         *(partial(step_down, reader, part, moved) for part in (spans, *halves)),
         lambda: F.cross_entropy(client(images), labels).backward(),

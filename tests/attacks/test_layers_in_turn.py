@@ -26,6 +26,7 @@ LAYERS = 5
 def matching(monkeypatch: pytest.MonkeyPatch) -> SpanMatching:
     """Of one image, through a few layers, which are enough."""
     monkeypatch.setattr(span_matching, "TURNS", LAYERS)
+    monkeypatch.setattr(span_matching, "SHARP", 0)
     return new_matching()
 
 
@@ -83,6 +84,17 @@ def test_of_images_that_miss_spans_all_layers_lead_always(matching: SpanMatching
         matching.evidence, misfit={span.name: 0.1 for span in matching.spans}
     )
     assert matching.drifted
+    value, found = slope(matching, drawn(1), 1)
+    assert value == pytest.approx(whole[0], rel=1e-6)
+    assert torch.allclose(found, whole[1])
+
+
+@pytest.mark.parametrize("bound", ["TURNS", "SHARP"])
+def test_where_layers_or_equations_are_few_all_lead_always(
+    bound: str, matching: SpanMatching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = slope(matching, drawn(1), None)
+    monkeypatch.setattr(span_matching, bound, 1000)
     value, found = slope(matching, drawn(1), 1)
     assert value == pytest.approx(whole[0], rel=1e-6)
     assert torch.allclose(found, whole[1])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import fedaudit
 from fedaudit.attacks.evidence import token_placing, token_separation
-from fedaudit.attacks.evidence.feed_forward import first_feed_forward
+from fedaudit.attacks.evidence.feed_forward import FeedForward, first_feed_forward
 from fedaudit.attacks.evidence.patch_borders import by_borders
 from fedaudit.attacks.evidence.token_placing import photos_by_tokens
 from fedaudit.attacks.evidence.token_separation import separate_tokens
@@ -64,14 +64,19 @@ def reading(model: nn.Module, photos: Tensor, update: dict[str, Tensor]) -> Any:
     )
 
 
+def tokens_of(model: nn.Module, layers: FeedForward, photos: Tensor) -> Tensor:
+    """What enters the feed-forward part, `[N·T, D]`."""
+    entered: list[Tensor] = []
+    layers.inner.register_forward_pre_hook(lambda _, args: entered.append(args[0].detach()))
+    model(photos)
+    return entered[0].flatten(0, 1).double()
+
+
 def test_every_token_is_found_by_itself() -> None:
     model, photos = transformer(), drawn(3)
     layers = first_feed_forward(reading(model, photos, sent(model, photos)))
     assert layers is not None
-    entered: list[Tensor] = []
-    layers.inner.register_forward_pre_hook(lambda _, args: entered.append(args[0].detach()))
-    model(photos)
-    truth = entered[0].flatten(0, 1).double()
+    truth = tokens_of(model, layers, photos)
     tokens = separate_tokens(layers, 3)
     assert tokens is not None
     nearest = torch.cdist(tokens, truth).min(1)
@@ -85,10 +90,7 @@ def test_a_mixture_of_tokens_that_are_nearly_alike_is_told_and_mended() -> None:
     photos[:, :, :, :16] = 0.5 + 0.2 * (photos[:, :, :, :16] - 0.5)  # plain but for a third
     layers = first_feed_forward(reading(model, photos, sent(model, photos)))
     assert layers is not None
-    entered: list[Tensor] = []
-    layers.inner.register_forward_pre_hook(lambda _, args: entered.append(args[0].detach()))
-    model(photos)
-    truth = entered[0].flatten(0, 1).double()
+    truth = tokens_of(model, layers, photos)
     whole = token_separation._whole_problem(layers, len(truth))
     assert whole is not None
     basis = whole.tokens.basis

@@ -75,6 +75,22 @@ class Tokens:
         left = hidden - (hidden @ self.span) @ self.span.T
         return left, left.norm(dim=1) / hidden.norm(dim=1)
 
+    def tangent(self, c: Tensor, rows: Tensor) -> tuple[float, Tensor]:
+        """Where, at a token `c`, `[R]`, another is that is nearly alike, among `rows`, `[m, R]`.
+
+        The direction `[R]` along which φ(…) changes least outside of the span, and the share of its
+        change that does, as variance: next to nothing on the way to another token.
+        """
+        changes = (rows @ self.response) * _slopes(self.activation, c @ self.response + self.bias)
+        left = changes - (changes @ self.span) @ self.span.T
+        length = changes @ changes.T
+        length.diagonal().add_(1e-14 * length.diagonal().mean())  # positive in spite of rounding
+        factor = torch.linalg.cholesky(length)
+        part = torch.linalg.solve_triangular(factor, left, upper=False)
+        shares, vectors = torch.linalg.eigh(part @ part.T)
+        likely = torch.linalg.solve_triangular(factor.T, vectors[:, :1], upper=True)[:, 0]
+        return float(shares[0]), likely @ rows
+
     def cost(self, c: Tensor) -> Tensor:
         """What is minimized, `[n]`."""
         return self.outside(c)[0].square().sum(1) + LENGTH * self.too_long(c)[0].square()
@@ -145,10 +161,6 @@ class Upstream:
     def miss(self, c: Tensor) -> float:
         """Squared sine between W₁'s gradient and the best upstream gradient at the token `c`."""
         return 1 - float(self._shares(c)[0][-1])
-
-    def second(self, c: Tensor) -> float:
-        """The same of a second upstream gradient."""
-        return 1 - float(self._shares(c)[0][-2])
 
     def refined(self, c: Tensor) -> Tensor:
         """The token `c` `[R]` moved, with its upstream gradient, to where both criteria are met.

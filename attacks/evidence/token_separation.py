@@ -19,9 +19,9 @@ A search may end in a mixture of tokens that are nearly alike, and take their pl
 found any more, the upstream gradients tell such mixtures, and bring each to the token it is nearest
 to (`token_criteria`); what they had hidden is found then, where all others' functionals are 0.
 
-Where photos are alike at a place (a plain background), two tokens may differ by less than float32
-tells, and come out as one. Two upstream gradients belong to it, where others have one:
-that tells which to take twice.
+Where photos are plain (a wall), several tokens may differ by less than float32 tells, and come out
+as one, their mean. At this one, directions lead to the others along which φ(W₁ z + b₁) stays in the
+second span, to first order: they tell which to take twice, or more often.
 """
 
 import torch
@@ -105,8 +105,7 @@ def separate_tokens(layers: FeedForward, count: int, seed: int = 0) -> Tensor | 
     missing = total - len(found)
     if missing > TWINS * total:
         return None
-    twins = sorted(found, key=whole.second)[:missing]
-    result: Tensor = torch.cat([found, *(one[None] for one in twins)]) @ exact.basis
+    result: Tensor = torch.cat([found, _twins(exact, found, functionals, missing)]) @ exact.basis
     return result
 
 
@@ -126,6 +125,26 @@ def _new_ones(
             found = torch.cat([found, c[None]])
             functionals = torch.cat([functionals, whole(c)[None]])
     return found, functionals
+
+
+def _twins(exact: Tokens, found: Tensor, functionals: Tensor, missing: int) -> Tensor:
+    """Those of the tokens found that stand for others, too, as often as they do, `[missing, R]`.
+
+    Where a token's own functional is left out, what the others leave room for holds the directions
+    to those that it hides. The surest is taken, and not looked at again.
+    """
+    twins, taken = found[:0], found[:0]
+    while len(twins) < missing:
+        likely: list[tuple[float, int, Tensor]] = []
+        for number in range(len(found)):
+            others = torch.cat([functionals[:number], functionals[number + 1 :], taken])
+            free = _complement(others, functionals.shape[1])
+            share, direction = exact.tangent(found[number], free)
+            likely.append((share, number, direction))
+        _, number, direction = min(likely, key=lambda one: one[0])
+        twins = torch.cat([twins, found[number : number + 1]])
+        taken = torch.cat([taken, direction[None]])
+    return twins
 
 
 def _complement(functionals: Tensor, total: int) -> Tensor:

@@ -107,6 +107,26 @@ def test_a_mixture_of_tokens_that_are_nearly_alike_is_told_and_mended() -> None:
     assert whole.miss(mended) < 0.01 * whole.miss(mixture)
 
 
+def test_a_token_that_stands_for_several_is_taken_as_often() -> None:
+    """Three that are nearly alike came out as their mean: the two missing are copies of it."""
+    model, photos = transformer(), drawn(3)
+    photos[:, :, :, :16] = 0.5 + 0.2 * (photos[:, :, :, :16] - 0.5)  # plain but for a third
+    layers = first_feed_forward(reading(model, photos, sent(model, photos)))
+    assert layers is not None
+    truth = tokens_of(model, layers, photos)
+    whole = token_separation._whole_problem(layers, len(truth))
+    assert whole is not None
+    tokens = torch.linalg.lstsq(whole.tokens.basis.T, truth.T).solution.T
+    apart = torch.cdist(truth, truth).sort()
+    group = apart.indices[int(apart.values[:, 2].argmin()), :3].tolist()
+    mean = whole.tokens.as_long(tokens[group].mean(0, keepdim=True))
+    others = [one for one in range(len(truth)) if one not in group]
+    found = torch.cat([tokens[others], mean])
+    functionals = torch.stack([whole(one) for one in found])
+    twins = token_separation._twins(whole.tokens, found, functionals, 2)
+    assert torch.equal(twins, mean.expand(2, -1))
+
+
 def test_a_batch_of_a_transformer_comes_out() -> None:
     model, photos = transformer(), drawn(2)
     rebuilt = fedaudit.attack(

@@ -244,7 +244,8 @@ def update_of(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Ten
     client = copy.deepcopy(model)
     named = {name: p for name, p in client.named_parameters() if p.requires_grad}
     loss = criterion_of(client)(client(images), labels)
-    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    gradients = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
+    return dict(zip(named, gradients, strict=True))
 
 
 def are_loud(model: nn.Module, images: Tensor, labels: Tensor) -> list[bool]:

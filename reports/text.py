@@ -11,9 +11,9 @@ from fedaudit.reports.measurement import SecondOpinion
 T = TypeVar("T")
 
 ABSENT = "—"
+"""What stands for "not tested" or "not measured"; never 0."""
 TRAINS_SO = "not measured: the federation trains so already"
 """Why a defense of `fedaudit.reports.same_training` has no accuracy and no cost."""
-"""What stands for "not tested" or "not measured"; never 0."""
 SAME = 1e-6
 """How far below 1 a likeness of two images that are the same may come out."""
 NBSP = "\u00a0"

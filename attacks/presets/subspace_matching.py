@@ -90,7 +90,7 @@ def subspace_matching(
             steps, polish, mends=mends, lr=lr, total_variation=total_variation, fading=fading
         ),
         match="spans",
-        layers=tuple(layers),
+        layers=layers,
         face_colors=face_colors,
         complete_steps=complete_steps,
         restarts=restarts,

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from fedaudit.models.matrix_products import factors
+
 Hear = Callable[[Tensor, Tensor], None]
 """Takes the inputs `[…, F]` of a call, and its weight `[r, F]`, which may be a view."""
-_PRODUCTS = (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
-_SUMS = (torch.addmm, Tensor.addmm)
 
 
 @contextmanager
@@ -73,13 +73,10 @@ class _Products(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func in _PRODUCTS or func in _SUMS:
-            factors = args[-2:] if func in _PRODUCTS else args[1:3]
-            if len(factors) == 2 and all(isinstance(one, Tensor) for one in factors):
-                inputs, matrix = factors
-                if matrix.dim() == 2 and inputs.dim() > 1:
-                    self.hear(inputs, matrix.mT)
-        return func(*args, **(kwargs or {}))
+        keywords = kwargs or {}
+        if (found := factors(func, args, keywords)) is not None:
+            self.hear(*found[:2])
+        return func(*args, **keywords)
 
 
 def by_image(inputs: Tensor, count: int, *, in_attention: bool) -> Tensor | None:

@@ -41,6 +41,20 @@ class Tokens(nn.Module):
         return torch.matmul(torch.sigmoid(inner).flatten(1), self.second)
 
 
+class Rows(nn.Module):
+    """The same, whose matrices are `[out, in]` and transposed first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        same = Tokens("linear")
+        self.first, self.shift = nn.Parameter(same.first.detach().T.clone()), same.shift
+        self.second = nn.Parameter(same.second.detach().T.clone())
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = F.unfold(images, 8, stride=8).mT @ self.first.T + self.shift
+        return torch.sigmoid(inner).flatten(1) @ self.second.mT
+
+
 class Layers(nn.Module):
     """The same in layers."""
 
@@ -81,9 +95,9 @@ def test_what_enters_them_is_read(way: str) -> None:
     torch.testing.assert_close(rows, F.unfold(drawn(1), 8, stride=8).mT)
 
 
-def test_an_attack_goes_by_them_as_by_layers() -> None:
-    images = rebuilt(Layers())
-    torch.testing.assert_close(rebuilt(Tokens("matmul")), images, atol=1e-3, rtol=0)
+@pytest.mark.parametrize("network", [Tokens("matmul"), Rows()])
+def test_an_attack_goes_by_them_as_by_layers(network: nn.Module) -> None:
+    torch.testing.assert_close(rebuilt(network), rebuilt(Layers()), atol=1e-3, rtol=0)
 
 
 def test_a_head_that_is_a_bare_parameter_of_rows_costs_no_listening() -> None:

@@ -37,6 +37,10 @@ class Ends(nn.Module):
 
 ENDS: dict[str, tuple[Finish, tuple[str | None, bool, bool]]] = {
     "linear": (lambda x, m: F.linear(x, m.matrix, m.offset), ("offset", False, False)),
+    "einsum": (
+        lambda x, m: torch.einsum("bd,kd->bk", x, m.matrix) + m.offset,
+        ("offset", False, False),
+    ),
     "product": (lambda x, m: x @ m.matrix + m.offset, ("offset", True, False)),
     "cosines": (
         lambda x, m: F.linear(F.normalize(x), F.normalize(m.matrix)).clamp(-1, 1),

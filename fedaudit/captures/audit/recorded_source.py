@@ -25,6 +25,7 @@ from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observe
 from fedaudit.captures.format.tensor_names import check_rules
 from fedaudit.captures.simulate.invented_clients import NOISE, is_gray
+from fedaudit.captures.simulate.known_controls import familiar_priors, known_controls
 from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import AttackError, CaptureError
@@ -116,6 +117,7 @@ class RecordedSource:
             model_states={s.name: self._model_state(s.name) for s in self.study.scenarios},
             protections=run.seen,
             positive="photos of the gallery" if run.gallery else "invented faces",
+            familiar=() if run.gallery else familiar_priors(self.study),
         )
 
     def limitations(self) -> tuple[str, ...]:
@@ -125,6 +127,7 @@ class RecordedSource:
         return (
             *LIMITATIONS,
             *(IDENTITY if run.gallery else ()),
+            *known_controls(self.study),
             *(f"{note[:1].upper()}{note[1:]}." for note in run.naming),
             *([f"Assumed, as nothing else was stated: {assumptions}."] if assumptions else ()),
             *([f"{NO_ROW}: {strangers}."] if strangers else ()),

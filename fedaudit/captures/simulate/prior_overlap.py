@@ -16,7 +16,7 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Study
 from fedaudit.data.photo_hashes import photo_hashes
-from fedaudit.models.prior_file import SUFFIX, photos_behind, read_prior
+from fedaudit.models.prior_file import SUFFIX, Manifest, photos_behind, read_prior
 
 STOCK = "face_gan"
 
@@ -63,6 +63,17 @@ def _of_prior(data: Choice, attack: Choice) -> str:
         sentence = f"{overlap} are among those that the prior of {attack.label} ({name}) learned"
         return sentence if overlap else ""
     return f"the prior of {attack.label} ({name}) was trained on {about.data}, which is audited"
+
+
+def prior_of(attack: Choice) -> Manifest | None:
+    """What the file of an attack's prior says of it; None where it has none, or draws no faces."""
+    source = Path(str(attack.settings.get("prior", attack.settings.get("source", STOCK))))
+    if source.suffix != SUFFIX or not source.is_file():
+        return None
+    with suppress(FedauditError):  # whatever is wrong is said where it is used
+        if Knowledge.AUXILIARY in create("attacks", attack.name, attack.settings).needs:
+            return read_prior(source).manifest
+    return None
 
 
 def common_photos(data: Choice, others: Iterable[str]) -> str:

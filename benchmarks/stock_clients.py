@@ -5,9 +5,11 @@ OpenPeople but those who are attacked.
 """
 
 import copy
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import timm
 import torch
@@ -21,6 +23,9 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.federation.augmentation import augment
 from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "attacks"))
+from ported_layers import ported
 
 SIZE = 64
 PAIRS = (("p09", "p10"), ("p07", "p08"), ("p05", "p06"))
@@ -67,29 +72,9 @@ def timm_vit(classes: int) -> nn.Module:
     return network
 
 
-class Product(nn.Module):
-    """A linear layer as ports from other frameworks write it, by a matrix `[in, out]`."""
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        self.matrix = nn.Parameter(layer.weight.detach().T.clone())
-        self.offset = nn.Parameter(layer.bias.detach().clone())
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Numbers `[…, out]` of `[…, in]`."""
-        return inputs @ self.matrix + self.offset
-
-
 def ported_vit(classes: int) -> nn.Module:
     """Timm's ViT-S whose linear layers are all products."""
-    network = timm_vit(classes)
-    linear = [name for name, m in network.named_modules() if isinstance(m, nn.Linear)]
-    for name in linear:
-        owner, _, own = name.rpartition(".")
-        layer = network.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
-        setattr(network.get_submodule(owner), own, Product(layer))
-    return network
+    return ported(timm_vit(classes))
 
 
 def dropping(classes: int) -> nn.Module:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedaudit.core.choices import check_choices
 from fedaudit.core.client import ClientStep
 from fedaudit.defenses.augmentations import OPERATIONS, STRONGEST
 from fedaudit.defenses.gradient_transforms import ImageTransform, Replayed
@@ -38,6 +39,7 @@ class ATS:
     policies: tuple[str, ...] = HYBRID
 
     def __post_init__(self) -> None:
+        check_choices(self)
         object.__setattr__(self, "policies", tuple(self.policies))
         if not self.policies:
             raise ValueError("policies must name at least one policy, such as 'translate_x:9'")

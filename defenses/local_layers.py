@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fedaudit.core.choices import check_choices
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import DefenseFacts
@@ -30,6 +31,7 @@ class LocalLayers:
     private: tuple[str, ...] = (HEAD,)
 
     def __post_init__(self) -> None:
+        check_choices(self)
         require_prefixes(self.private)
 
     def __call__(self, step: ClientStep) -> ClientStep:

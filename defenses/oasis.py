@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedaudit.core.choices import check_choices
 from fedaudit.core.client import ClientStep
 from fedaudit.defenses.augmentations import rotate, shear_x
 from fedaudit.defenses.gradient_transforms import ImageTransform, Replayed
@@ -37,6 +38,7 @@ class OASIS:
     flips: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("rotations", "shears", "flips"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if any(not 0 < abs(degrees) < 360 for degrees in self.rotations):

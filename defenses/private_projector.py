@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fedaudit.core.choices import check_choices
 from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.local_layers import keeping, require_prefixes
@@ -22,6 +23,7 @@ class PrivateProjector:
     private: tuple[str, ...] = ("embedding.", "head.")
 
     def __post_init__(self) -> None:
+        check_choices(self)
         require_prefixes(self.private)
 
     def __call__(self, step: ClientStep) -> ClientStep:

@@ -1,4 +1,4 @@
-"""Pictures of a whole report at the widths of a desk, a tablet and a phone, for these pages.
+"""Pictures of a report: its top, and all of it at the widths of a desk, a tablet and a phone.
 
     fedaudit demo --output demo-run && python docs/screenshots.py demo-run-color/report.html
 
@@ -15,27 +15,37 @@ DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent / "tests" / "reports"))
 from tour import look  # noqa: E402 - the line above finds it
 
-WIDTHS = {1400: 0.5, 800: 0.5, 390: 0.75}
-"""Of the screen, and the scale of the picture: small files whose headings can be read."""
+PICTURES = {
+    "demo": (1400, 1),
+    "report_1400": (1400, 0.5),
+    "report_800": (800, 0.5),
+    "report_390": (390, 0.75),
+}
+"""Width of the screen, and the scale of the picture: small files whose headings can be read."""
+TOP, COLORS = 1000, 128
+"""Height of the first picture, and how many colors faces take."""
 
 
 def main(report: Path) -> None:
-    """Write `docs/report_WIDTH.png`, in few colors."""
-    files = {width: DOCS / f"report_{width}.png" for width in WIDTHS}
+    """Write `docs/demo.png` and `docs/report_WIDTH.png`, in few colors."""
     views = [
         {
-            "name": str(width),
+            "name": name,
             "page": report.resolve().as_uri(),
             "width": width,
             "scale": scale,
-            "shots": {"all": str(files[width])},
+            "shots": {"all": str(DOCS / f"{name}.png")},
         }
-        for width, scale in WIDTHS.items()
+        for name, (width, scale) in PICTURES.items()
     ]
     with tempfile.TemporaryDirectory() as place:
         look(views, Path(place))
-    for file in files.values():
-        Image.open(file).convert("RGB").quantize(48).save(file, optimize=True)
+    for name in PICTURES:
+        file = DOCS / f"{name}.png"
+        picture = Image.open(file).convert("RGB")
+        if name == "demo":
+            picture = picture.crop((0, 0, picture.width, TOP))
+        picture.quantize(COLORS).save(file, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The exposure map as a picture: things that were sent down the side, attacks along the top."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -117,7 +118,7 @@ def _panel(exposures: Sequence[Exposure], attacks: Sequence[str], full: int) -> 
         first = cells_here[0]
         top += GAP if before is None or before.scenario != first.scenario else 0
         groups.append({"y": top, **_heading(first, before)})
-        artifact, summary = short(_thing(first.artifact), 22), short(first.summary, 27)
+        artifact, summary = short(_thing(first.artifact), 22), short(_rounded(first.summary), 27)
         labels.append({"y": top, "label": artifact, "under": summary})
         by_attack = {e.attack: e for e in cells_here}
         top += above
@@ -139,6 +140,16 @@ def _thing(artifact: str) -> str:
     'cluster centers'
     """
     return artifact.replace("_", " ")
+
+
+def _rounded(summary: str) -> str:
+    """How much was sent, from a million on as those: "11,180,616 values" would be cut off.
+
+    >>> _rounded("62 tensors, 11,180,616 values"), _rounded("12 tensors, 567,264 values")
+    ('62 tensors, 11.2 M values', '12 tensors, 567,264 values')
+    """
+    in_millions = re.compile(r"\d{1,3}(,\d{3}){2,}")
+    return in_millions.sub(lambda n: f"{int(n[0].replace(',', '')) / 1e6:,.1f} M", summary)
 
 
 def _heading(e: Exposure, before: Exposure | None) -> Record:

@@ -136,7 +136,7 @@ def render(
     )
     if cleaned.subject == "images":
         drawn_page = page_of_images(drawn_page, cleaned)
-    return link_terms(drawn_page)
+    return text.unbroken(link_terms(drawn_page))
 
 
 def _script(names: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ def positive_control(
     the auditor made itself from what the server had sent.
     """
     if source.positive:
-        return _of_recorded(study, trials, source.positive)
+        return _of_recorded(study, trials, source)
     name = "positive (undefended, batch 1: the attack must succeed)"
     requirement = "SSIM above the prior-only control's, by an interval that excludes 0"
     labels = {c.label for s in study.scenarios for c in s.defenses if c.name == "none"}
@@ -91,7 +91,7 @@ def lacks_power(
     return f"{finding}, but {other}" if other else ""
 
 
-def _of_recorded(study: Study, trials: Trials, faces: str) -> Control:
+def _of_recorded(study: Study, trials: Trials, source: SourceFacts) -> Control:
     name = "positive (known faces, trained on as the clients trained, no defense)"
     requirement = f"SSIM above the prior-only control's by {MARGIN:g}, by an interval"
     first = study.scenarios[0]
@@ -104,11 +104,14 @@ def _of_recorded(study: Study, trials: Trials, faces: str) -> Control:
             group = trials.group(*place, "positive")
             suffix = f", re-identified {rate_text(rate_of(group))}" if group.tested() else ""
             ssim = f"SSIM {number(sum(values) / len(values))}, {_over(gain)}"
-            results.append(f"{attack.label} {ssim}{suffix}")
+            known = ", not counted: its prior knows them" if attack.label in source.familiar else ""
+            results.append(f"{attack.label} {ssim}{suffix}{known}")
     if not results:
         return Control(name, first.name, "not run", requirement, None)
-    success = any(succeeds(study, trials, attack.label) for attack in first.attacks)
-    return Control(name, first.name, f"on {faces}: {'; '.join(results)}", requirement, success)
+    outcome = f"on {source.positive}: {'; '.join(results)}"
+    counted = [attack.label for attack in first.attacks if attack.label not in source.familiar]
+    success = any(succeeds(study, trials, label) for label in counted) if counted else None
+    return Control(name, first.name, outcome, requirement, success)
 
 
 def _gain(

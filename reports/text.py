@@ -1,5 +1,6 @@
 """Strings and numbers as a report shows them: nothing invisible, nothing without its unit."""
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -11,9 +12,9 @@ from fedaudit.reports.measurement import SecondOpinion
 T = TypeVar("T")
 
 ABSENT = "—"
+"""What stands for "not tested" or "not measured"; never 0."""
 TRAINS_SO = "not measured: the federation trains so already"
 """Why a defense of `fedaudit.reports.same_training` has no accuracy and no cost."""
-"""What stands for "not tested" or "not measured"; never 0."""
 SAME = 1e-6
 """How far below 1 a likeness of two images that are the same may come out."""
 NBSP = "\u00a0"
@@ -24,6 +25,7 @@ CLOSING = (
 )
 """Stands at the end of every page: what an audit can show, and no more."""
 
+_PERCENT = re.compile(r"(<(script|style|svg)\b.*?</\2>)|(?<=\d) %", re.DOTALL)
 # Control, format (bidi overrides, zero-width), surrogate, private use; line and paragraph breaks.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
 
@@ -40,6 +42,17 @@ def visible(text: str) -> str:
         f"⟨U+{ord(c):04X}⟩" if c not in "\n\t" and unicodedata.category(c) in _HIDDEN else c
         for c in text
     )
+
+
+def unbroken(page: str) -> str:
+    """A page on which no line ends between a number and its sign of percent.
+
+    Sentences that command lines and other files show, too, have plain spaces.
+
+    >>> unbroken("2.5 % to 98 %.<script>x = 7 % 2</script>").replace(NBSP, "_")
+    '2.5_% to 98_%.<script>x = 7 % 2</script>'
+    """
+    return _PERCENT.sub(lambda found: found[0] if found[1] else f"{NBSP}%", page)
 
 
 def clean(value: T) -> T:

@@ -203,9 +203,19 @@ class InputReader:
 
         hooked: dict[str, Tensor] = {}
         weights = {id(self.model.get_parameter(name)): name for name in names}
+        multiplied: set[str] = set()
+
+        def parameter(weight: Tensor) -> str | None:
+            return weights.get(id(weight)) or weights.get(id(weight._base))
+
+        def multiply(inputs: Tensor, weight: Tensor) -> None:
+            name = parameter(weight)
+            if name is not None and isinstance(self.layers[name][0], Applied):
+                multiplied.add(name)
+            hear(inputs, weight)
 
         def hear(inputs: Tensor, weight: Tensor) -> None:
-            name = weights.get(id(weight)) or weights.get(id(weight._base))
+            name = parameter(weight)
             if name is None or inputs is hooked.get(name):  # its layer has told
                 return
             each = by_image(inputs, len(images), in_attention=name in self._in_attention)
@@ -228,12 +238,13 @@ class InputReader:
                         hooks.enter_context(
                             layer.register_forward_pre_hook(listen(name), with_kwargs=True)
                         )
-            hooks.enter_context(matrix_calls(hear, products=self._multiplies))
+            products = multiply if self._multiplies else None
+            hooks.enter_context(matrix_calls(hear, products=products))
             hooks.enter_context(patch_products())
             with suppress(_AllHeard):
                 self._output = self._run(images)
         if not enough:  # what is not multiplied need not be listened for any more
-            self._multiplies &= any(layers[0] is COLUMNS for layers in self.layers.values())
+            self._multiplies = bool(multiplied)
         return heard
 
     def _certain(self, names: Sequence[str], images: Tensor) -> set[str]:

@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from fedaudit.models.matrix_products import factors
+
 Hear = Callable[[Tensor, Tensor], None]
 """Takes the inputs `[…, F]` of a call, and its weight `[r, F]`, which may be a view."""
-_PRODUCTS = (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
-_SUMS = (torch.addmm, Tensor.addmm)
 
 
 @contextmanager
-def matrix_calls(hear: Hear, *, products: bool = False) -> Iterator[None]:
+def matrix_calls(hear: Hear, *, products: Hear | None = None) -> Iterator[None]:
     """Tell of each `F.linear(inputs, weight)` inside the block, before it is computed.
 
     Attention's fused kernel for evaluation, which makes no such call, is off inside the block.
@@ -29,15 +29,15 @@ def matrix_calls(hear: Hear, *, products: bool = False) -> Iterator[None]:
 
     Args:
         hear: Called with the inputs and the weight.
-        products: Tell of products `inputs @ matrix` too, with the matrix transposed; that delays
-            every call of torch.
+        products: Called likewise of products `inputs @ matrix`, with the matrix transposed; that
+            delays every call of torch. None does without.
 
     Example:
         >>> layer = torch.nn.Linear(3, 2)
         >>> with matrix_calls(lambda inputs, weight: print(inputs.shape, weight is layer.weight)):
         ...     _ = layer(torch.zeros(5, 3))
         torch.Size([5, 3]) True
-        >>> with matrix_calls(lambda inputs, weight: print(weight.shape), products=True):
+        >>> with matrix_calls(print, products=lambda inputs, weight: print(weight.shape)):
         ...     _ = torch.zeros(5, 3) @ torch.zeros(3, 2)
         torch.Size([2, 3])
     """
@@ -52,7 +52,7 @@ def matrix_calls(hear: Hear, *, products: bool = False) -> Iterator[None]:
     F.linear = linear
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with _Products(hear) if products else nullcontext():
+        with nullcontext() if products is None else _Products(products):
             yield
     finally:
         F.linear = usual
@@ -73,13 +73,10 @@ class _Products(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func in _PRODUCTS or func in _SUMS:
-            factors = args[-2:] if func in _PRODUCTS else args[1:3]
-            if len(factors) == 2 and all(isinstance(one, Tensor) for one in factors):
-                inputs, matrix = factors
-                if matrix.dim() == 2 and inputs.dim() > 1:
-                    self.hear(inputs, matrix.mT)
-        return func(*args, **(kwargs or {}))
+        keywords = kwargs or {}
+        if (found := factors(func, args, keywords)) is not None:
+            self.hear(*found[:2])
+        return func(*args, **keywords)
 
 
 def by_image(inputs: Tensor, count: int, *, in_attention: bool) -> Tensor | None:

@@ -33,11 +33,14 @@ def subspace_matching(
     """Search pixels whose inputs to every layer span the rows of its weight gradient.
 
     No label, no head, no loss, no second derivative: a step is one forward and one backward pass,
-    and training the network makes it no harder. After the idea by which Petrov et al. (NeurIPS
-    2024, "DAGER") find the tokens of a language model, here for patches of convolutions and tokens
-    of any network (`evidence.layer_spans`). Labels are read off the head's gradient at the end,
-    with the images at hand, where that was shared; with both, contrast and brightness off the whole
-    gradient (`color_fit`). In which order the images of a batch come out is not known.
+    and training the network makes it no harder. Where ten layers or more hold ten equations or more
+    an unknown pixel, a step of Adam goes down every other layer's distance, in turn, for less time:
+    half of the spans lead to the same images (`search.span_matching.are_many`). After the idea by
+    which Petrov et al. (NeurIPS 2024, "DAGER") find the tokens of a language model, here for
+    patches of convolutions and tokens of any network (`evidence.layer_spans`). Labels are read off
+    the head's gradient at the end, with the images at hand, where that was shared; with both,
+    contrast and brightness off the whole gradient (`color_fit`). In which order the images of a
+    batch come out is not known.
 
     Of a batch whose photos' own maps come out in closed form (`evidence.unmixed_maps`), five times
     the steps go to a search by these, on a coarse grid and the images' own in turn, and two and a
@@ -87,7 +90,7 @@ def subspace_matching(
             steps, polish, mends=mends, lr=lr, total_variation=total_variation, fading=fading
         ),
         match="spans",
-        layers=tuple(layers),
+        layers=layers,
         face_colors=face_colors,
         complete_steps=complete_steps,
         restarts=restarts,

@@ -138,6 +138,7 @@ class MatchingAttack:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        object.__setattr__(self, "layers", tuple(self.layers))
         if not self.stages:
             raise ValueError("an attack needs at least one stage")
         if not sum(stage.steps for stage in self.stages):

@@ -174,8 +174,8 @@ class SpanMatching:
                 "subspace matching has nothing to go by: no layer of the network (of "
                 f"{first_few(list(target), quote=True)}) has fewer positions than inputs for "
                 f"{evidence.count} images of {'×'.join(map(str, evidence.shape))}, is applied as "
-                "torch's Conv2d, ConvTranspose2d, Linear or @ apply a weight, and shares "
-                "its gradient. Use gan_inversion or inverting_gradients."
+                "torch's Conv2d, ConvTranspose2d, Linear, @ or einsum apply a weight, and "
+                "shares its gradient. Use gan_inversion or inverting_gradients."
             )
         # The others saw inputs with random parts left out.
         certain = tuple(span for span in spans if span.certain)

@@ -33,6 +33,8 @@ class SourceFacts:
         protections: What the updates show of protections, and of faults in them.
         positive: The faces of a positive control of its own, in words; "" where rows that nothing
             protects are the control.
+        familiar: Labels of the attacks whose prior knows the faces of that control: it does not
+            show of them that they work.
         overlaps: Why the prior of an attack knows the audited photos, by the attack's label: no
             word rests on what it finds.
         strangers: Labels of attacks from other packages or files. What those are made of may know
@@ -46,6 +48,7 @@ class SourceFacts:
     model_states: Mapping[str, str] = field(default_factory=dict)
     protections: tuple[Protection, ...] = ()
     positive: str = ""
+    familiar: tuple[str, ...] = ()
     overlaps: Mapping[str, str] = field(default_factory=dict)
     strangers: tuple[str, ...] = ()
 

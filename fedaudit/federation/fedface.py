@@ -53,7 +53,8 @@ class FedFace:
             apart; in [-1, 1).
         spread_lr: Learning rate of the server's spreadout steps; ≥ 0.
         spread_steps: Spreadout steps a round; ≥ 0.
-        public: Registered face set for the pre-training.
+        public: Registered face set for the pre-training. Invented people of controls are made of
+            OpenPeople's; reports say so.
         pretrain_steps: Steps of pre-training; 0 starts at random.
         secure: Put a secure aggregator between clients and server: it sees the sums of the deltas
             and of the matrices of class embeddings, in which each client fills its own row (ours;

@@ -26,7 +26,8 @@ class PrivateProjectorMethod:
 
     Args:
         private: Prefixes of the parameter names that stay on the device.
-        public: Registered face set for the pre-training.
+        public: Registered face set for the pre-training. Invented people of controls are made of
+            OpenPeople's; reports say so.
         pretrain_steps: Steps of pre-training; 0 starts at random.
     """
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedaudit.core.errors import ConfigError
 from fedaudit.models.batch_norm import evaluating
 from fedaudit.models.facenet import FaceNet
-from fedaudit.models.matrix_parameters import name_of, rows_of
+from fedaudit.models.matrix_parameters import name_of, norms_of, rows_of
 from fedaudit.models.watched_products import drawn_images, watch
 
 COMPARED, ALIKE = 16, 0.999
@@ -35,8 +35,8 @@ class ClassHead:
         unit: Rows and inputs are brought to length 1: scores are cosines.
         finish: From the product of inputs and rows to the network's scores.
         kept: Which rows have a score, where the network cuts the others off.
-        length: Name of the parameter that is each row's length, `[K, 1]`, where the rows of `name`
-            give their directions alone (weight norm).
+        length: Name of the parameter that is each row's length, `[K, 1]`, or that of all rows as
+            one, `[]`, where the rows of `name` give their directions alone (weight norm).
     """
 
     name: str
@@ -58,10 +58,11 @@ class ClassHead:
 
     def matrix(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """`[K, D]`, by which inputs are multiplied; cosines are taken to its rows."""
-        rows = self.rows(parameters[self.name])
         if self.length is None:
-            return rows
-        return parameters[self.length].flatten(1)[self.kept] * F.normalize(rows, dim=1)
+            return self.rows(parameters[self.name])
+        directions, length = parameters[self.name].flatten(1), parameters[self.length]
+        whole = length.reshape(-1, 1) * directions / norms_of(directions, length)
+        return whole[self.kept]
 
     def gradient(
         self, shared: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
@@ -74,13 +75,14 @@ class ClassHead:
         if self.name not in shared or self.length is None:
             sent = shared.get(self.name)
             return None if sent is None else self.rows(sent)
-        lengths = parameters[self.length].flatten(1)[self.kept]
-        if self.length not in shared or not bool(lengths.abs().min() > SHORT * lengths.abs().max()):
+        directions, length = parameters[self.name].flatten(1), parameters[self.length]
+        lengths, norms = length.reshape(-1, 1), norms_of(directions, length)
+        used = lengths.expand(len(directions), 1)[self.kept].abs()
+        if self.length not in shared or not bool(used.min() > SHORT * used.max()):
             return None
-        directions, along = self.rows(parameters[self.name]), shared[self.length].flatten(1)
-        across = directions.norm(dim=1, keepdim=True) / lengths * self.rows(shared[self.name])
-        whole: Tensor = across + along[self.kept] * F.normalize(directions, dim=1)
-        return whole
+        across = norms / lengths * shared[self.name].flatten(1)
+        along = shared[self.length].reshape(-1, 1) * directions / norms
+        return (across + along)[self.kept]
 
 
 def find_class_head(model: nn.Module, image_shape: Sequence[int]) -> ClassHead | None:

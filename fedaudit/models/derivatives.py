@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import CheckpointFunction
 
 from fedaudit.core.errors import UsageError, first_line
 from fedaudit.models.faulty_layer import changing_layer
@@ -54,12 +55,23 @@ def twice_differentiable() -> Iterator[None]:
     """Second derivatives where torch has none, in a `with` block.
 
     Attention runs by plain operations, as the fused ones have none, and what torch.compile compiled
-    runs as it was written.
+    runs as it was written. So does what reentrant checkpoints compute again to save memory: they
+    refuse `torch.autograd.grad`.
     """
     compiled = "torch._dynamo" in sys.modules  # what is compiled has imported it, in seconds
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-    with sdpa_kernel(SDPBackend.MATH), eager:
+    with sdpa_kernel(SDPBackend.MATH), eager, _without_checkpoints():
         yield
+
+
+@contextmanager
+def _without_checkpoints() -> Iterator[None]:
+    usual = CheckpointFunction.apply
+    CheckpointFunction.apply = lambda function, _preserve, *args: function(*args)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        CheckpointFunction.apply = usual  # type: ignore[method-assign]
 
 
 def check_differentiable(network: nn.Module, image_shape: Sequence[int]) -> bool:

@@ -18,7 +18,8 @@ class Rows:
         name: Of the parameter whose rows, or columns, these are.
         transposed: It is `[D, K]`.
         unit: They are brought to length 1.
-        length: Name of the parameter that is each row's length, where `name` is of directions.
+        length: Name of the parameter that is each row's length, or that of all rows as one, where
+            `name` is of directions.
     """
 
     name: str
@@ -46,13 +47,20 @@ def rows_of(matrix: Tensor, own: Parameters, inputs: Tensor | None = None) -> Ro
     for name, rows in own.items():
         if rows.dim() < 2 or rows.flatten(1).shape != matrix.shape:
             continue
-        directions = F.normalize(rows.flatten(1), dim=1)
         for length, values in own.items():
-            if values.shape != (len(rows), *(1,) * (rows.dim() - 1)):
+            if values.shape not in ((), (len(rows), *(1,) * (rows.dim() - 1))):
                 continue
-            if torch.allclose(matrix, values.flatten(1) * directions, atol=1e-5):
+            directions = rows.flatten(1) / norms_of(rows.flatten(1), values)
+            if torch.allclose(matrix, values.reshape(-1, 1) * directions, atol=1e-5):
                 return Rows(name, length=length)
     return None
+
+
+def norms_of(rows: Tensor, length: Tensor) -> Tensor:
+    """Norms of rows `[K, D]`: `[K, 1]`, or, where their `length` is one number, `[1, 1]` of all."""
+    dim = 1 if length.dim() else None
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=dim, keepdim=True)
+    return norms.clamp_min(1e-12)
 
 
 def _is_view(tensor: Tensor, parameter: Tensor) -> bool:

@@ -125,7 +125,9 @@ def read_prior(path: Path) -> TrainedPrior:
             for name, like in layout.items():
                 if list(file.get_slice(name).get_shape()) != list(like.shape):
                     raise _refusal(path, f"{name} has another shape than described")
-            tensors = {name: file.get_tensor(name) for name in layout}
+            # Copied: at the odd addresses that a description's length leads to in the file,
+            # kernels sum in another order, and the same weights drew faces of other last bits.
+            tensors = {name: file.get_tensor(name).clone() for name in layout}
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "description"

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from fedaudit.models.matrix_products import factors
+
 TRIED = 3
 """Images that a network is run on."""
 Product = tuple[Tensor, Tensor, Tensor | None, Tensor]
@@ -58,13 +60,10 @@ def _product(
     operands = [*args, *keywords.values()]
     if func is F.linear:
         return operands[0], operands[1], operands[2] if len(operands) > 2 else None
-    if func in (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__):
-        return operands[0], operands[1].mT if operands[1].dim() > 1 else operands[1], None
-    if func in (torch.addmm, Tensor.addmm) and len(keywords) == 0:
-        return operands[1], operands[2].mT, operands[0]
     if func in (F.conv2d, torch.conv2d) and operands[0].dim() == 4:
         inputs, weight = operands[0], operands[1]
         if inputs.shape[2:] == weight.shape[2:] and inputs.shape[1] == weight.shape[1]:
             bias = operands[2] if len(operands) > 2 else None
             return inputs.flatten(1), weight.flatten(1), bias
-    return None
+    weighed = {"alpha", "beta"} & set(keywords)  # a sum of multiples
+    return None if weighed else factors(func, args, keywords)

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from fedaudit.captures.simulate.known_controls import pretraining_sets
 from fedaudit.core.errors import UsageError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.registry import create
-from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.core.scenario import Choice, Study
 from fedaudit.core.source import SourceFacts
 from fedaudit.data.torchvision_sets import TERMS as RESEARCH_SETS
 from fedaudit.files import asset_store
@@ -71,18 +72,6 @@ def _draws_faces(attack: Choice) -> bool:
         with suppress(UsageError):  # whatever is wrong is said where it is used
             return read_prior(source).manifest.stock_faces
     return str(source) == "face_gan"
-
-
-def pretraining_sets(study: Study, scenario: Scenario) -> dict[str, str]:
-    """The face sets on which a network is trained before round 1, by who asks for it."""
-    if study.recording:
-        return {}
-    federation = study.federation_of(scenario)
-    sets = {"federation": federation.public} if federation.pretrain_steps else {}
-    method = create("methods", scenario.method.name, scenario.method.settings)
-    if getattr(method, "pretrain_steps", 0):
-        sets[f"method {scenario.method.label}"] = str(getattr(method, "public", ""))
-    return sets
 
 
 def _files(study: Study) -> Iterator[Path]:

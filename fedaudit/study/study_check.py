@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from fedaudit.captures.simulate.known_controls import pretraining_sets
 from fedaudit.captures.simulate.prior_overlap import common_photos
 from fedaudit.captures.simulate.study_faces import require_fitting_judges
 from fedaudit.core import registry
@@ -27,7 +28,7 @@ from fedaudit.federation.together import aggregator_of, photos_of, training_of
 from fedaudit.files import asset_store
 from fedaudit.files.asset_table import ASSETS
 from fedaudit.models.named_network import is_foreign
-from fedaudit.study.deciding_files import barred_assets, pretraining_sets
+from fedaudit.study.deciding_files import barred_assets
 from fedaudit.study.network_check import NetworkChecks
 from fedaudit.study.reach import check_targets, faces_to_count, reach_of
 

@@ -1,4 +1,4 @@
-"""Settings of few values are refused where they are set, with all values and the closest."""
+"""Settings of few values, and lists: refused where they are set, with what they must be."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,18 @@ from fedaudit.attacks.malicious.block import with_block
 from fedaudit.attacks.malicious.fishing import Fishing
 from fedaudit.attacks.malicious.imprint import Imprint
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
+from fedaudit.attacks.presets.subspace_matching import subspace_matching
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables.pixels import Pixels
 from fedaudit.attacks.templates.linking import link
 from fedaudit.core.errors import ConfigError, UnknownNameError
 from fedaudit.core.registry import create
+from fedaudit.defenses.ats import ATS
+from fedaudit.defenses.local_layers import LocalLayers
+from fedaudit.defenses.oasis import OASIS
+from fedaudit.defenses.private_projector import PrivateProjector
+from fedaudit.federation.private_projector_method import PrivateProjectorMethod
 
 
 def stage(**settings: Any) -> Stage:
@@ -65,6 +71,28 @@ def test_another_value_is_refused(
 ) -> None:
     with pytest.raises(UnknownNameError, match=f"unknown {setting} '{value}': .*{words}"):
         make(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("make", "setting"),
+    [
+        (attack, "layers"),
+        (subspace_matching, "layers"),
+        (LocalLayers, "private"),
+        (PrivateProjector, "private"),
+        (PrivateProjectorMethod, "private"),
+        (ATS, "policies"),
+        (OASIS, "flips"),
+    ],
+)
+def test_one_text_is_no_list(make: Callable[..., Any], setting: str) -> None:
+    """Python makes a list of its letters, and LocalLayers kept all layers that begin with one."""
+    with pytest.raises(ConfigError, match=f'{setting} must be a list, each text, not "conv"'):
+        make(**{setting: "conv"})
+
+
+def test_layers_may_be_a_list() -> None:
+    assert subspace_matching(layers=["conv"]).layers == ("conv",)  # type: ignore[arg-type]
 
 
 def test_a_study_is_told_the_values_as_well() -> None:

@@ -37,8 +37,30 @@ class Tokens(nn.Module):
         if self.way == "addmm":
             rows = torch.addmm(self.shift, patches.flatten(0, 1), self.first)
             return torch.mm(torch.sigmoid(rows).view(len(images), -1), self.second)
+        if self.way == "einsum":
+            inner = torch.einsum("bnd,dh->bnh", patches, self.first) + self.shift
+            return torch.einsum("dk, bd -> bk", self.second, torch.sigmoid(inner).flatten(1))
         inner = patches @ self.first + self.shift
         return torch.matmul(torch.sigmoid(inner).flatten(1), self.second)
+
+
+class Rows(nn.Module):
+    """The same, whose matrices are `[out, in]`, transposed first or in an `einsum`."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        same = Tokens("linear")
+        self.first, self.shift = nn.Parameter(same.first.detach().T.clone()), same.shift
+        self.second = nn.Parameter(same.second.detach().T.clone())
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = F.unfold(images, 8, stride=8)
+        if self.way == "einsum":
+            inner = torch.einsum("bdn,hd->bnh", maps, self.first) + self.shift
+            return torch.einsum("...d,kd->...k", torch.sigmoid(inner).flatten(1), self.second)
+        inner = maps.mT @ self.first.T + self.shift
+        return torch.sigmoid(inner).flatten(1) @ self.second.mT
 
 
 class Layers(nn.Module):
@@ -66,7 +88,7 @@ def rebuilt(model: nn.Module) -> Tensor:
     return fedaudit.attack(model, update, image_shape=SHAPE, settings=settings).images
 
 
-@pytest.mark.parametrize("way", ["matmul", "addmm", "linear"])
+@pytest.mark.parametrize("way", ["matmul", "addmm", "einsum", "linear"])
 def test_what_enters_them_is_read(way: str) -> None:
     model = Tokens(way).eval()
     reader = InputReader(model, SHAPE, 1)
@@ -81,9 +103,9 @@ def test_what_enters_them_is_read(way: str) -> None:
     torch.testing.assert_close(rows, F.unfold(drawn(1), 8, stride=8).mT)
 
 
-def test_an_attack_goes_by_them_as_by_layers() -> None:
-    images = rebuilt(Layers())
-    torch.testing.assert_close(rebuilt(Tokens("matmul")), images, atol=1e-3, rtol=0)
+@pytest.mark.parametrize("network", [Tokens("matmul"), Rows("matmul"), Rows("einsum")])
+def test_an_attack_goes_by_them_as_by_layers(network: nn.Module) -> None:
+    torch.testing.assert_close(rebuilt(network), rebuilt(Layers()), atol=1e-3, rtol=0)
 
 
 def test_a_head_that_is_a_bare_parameter_of_rows_costs_no_listening() -> None:

@@ -26,6 +26,7 @@ from fedaudit.scoring.image_metrics import SSIM
 from fedaudit.scoring.pairing import pair
 
 sys.path.insert(0, str(Path(__file__).parent))
+from ported_layers import ported
 from small_spans import spans_in
 
 SIZE = 24
@@ -292,28 +293,6 @@ def test_tokens_that_go_to_a_wrong_photo_are_placed_anew(monkeypatch: pytest.Mon
         apart[times] = float((found[:, None] - photos).abs().amax((2, 3, 4)).min(1).values.max())
     assert apart[0] > 0.1
     assert apart[token_placing.PLACINGS] < 0.02
-
-
-class Product(nn.Module):
-    """A linear layer as ports from other frameworks write it."""
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        self.matrix = nn.Parameter(layer.weight.detach().T.clone())
-        self.offset = nn.Parameter(layer.bias.detach().clone())
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return inputs @ self.matrix + self.offset
-
-
-def ported(model: nn.Module) -> nn.Module:
-    """The network, whose linear layers are all products."""
-    for name in [name for name, m in model.named_modules() if type(m) is nn.Linear]:
-        owner, _, own = name.rpartition(".")
-        layer = model.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
-        setattr(model.get_submodule(owner), own, Product(layer))
-    return model
 
 
 def test_a_batch_of_a_transformer_that_multiplies_by_itself_comes_out() -> None:

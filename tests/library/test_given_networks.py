@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import fedaudit
 from fedaudit.core.errors import AttackError, UsageError
@@ -68,6 +69,34 @@ def test_a_compiled_part_runs_as_it_was_written() -> None:
     sent = {names[name]: value for name, value in update.items()}
     rebuilt = fedaudit.attack(model, sent, "idlg", image_shape=SHAPE, settings={"steps": 1})
     assert rebuilt.labels.tolist() == [3]
+
+
+class Checkpointed(nn.Module):
+    """Its middle is computed again on the way back, so that it need not be kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(192, 32), nn.Linear(32, 10)
+        self.middle = nn.Sequential(nn.Sigmoid(), nn.Linear(32, 32), nn.Sigmoid())
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.inner(images.flatten(1))
+        scores: Tensor = self.head(checkpoint(self.middle, hidden, use_reentrant=True))
+        return scores
+
+
+@pytest.mark.parametrize("attack", ["inverting_gradients", "subspace_matching"])
+def test_reentrant_checkpoints_compute_as_they_are(attack: str) -> None:
+    torch.manual_seed(0)
+    model = Checkpointed()
+    photo = drawn(model)
+    nn.functional.cross_entropy(model(photo), LABELS).backward()  # type: ignore[no-untyped-call]
+    update = {name: p.grad for name, p in model.named_parameters()}
+    settings = {"steps": 2, "polish": 1} if attack == "subspace_matching" else {"steps": 2}
+    rebuilt = fedaudit.attack(model, update, attack, image_shape=SHAPE, settings=settings)
+    assert rebuilt.labels.tolist() == [3]
+    with pytest.raises(RuntimeError, match="use_reentrant"):  # as ever, once the attack is over
+        torch.autograd.grad(model(photo).sum(), list(model.parameters()))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")

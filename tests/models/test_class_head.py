@@ -37,6 +37,10 @@ class Ends(nn.Module):
 
 ENDS: dict[str, tuple[Finish, tuple[str | None, bool, bool]]] = {
     "linear": (lambda x, m: F.linear(x, m.matrix, m.offset), ("offset", False, False)),
+    "einsum": (
+        lambda x, m: torch.einsum("bd,kd->bk", x, m.matrix) + m.offset,
+        ("offset", False, False),
+    ),
     "product": (lambda x, m: x @ m.matrix + m.offset, ("offset", True, False)),
     "cosines": (
         lambda x, m: F.linear(F.normalize(x), F.normalize(m.matrix)).clamp(-1, 1),
@@ -138,12 +142,22 @@ def of_unit_lengths(head: nn.Module) -> nn.Module:
     return made
 
 
+def of_one_length(head: nn.Module) -> nn.Module:
+    """By weight norm over all rows together."""
+    made: nn.Module = nn.utils.parametrizations.weight_norm(head, dim=None)  # type: ignore[arg-type]
+    parts: Any = made.parametrizations
+    nn.init.constant_(parts.weight.original0, 4.0)
+    return made
+
+
 HEADS: dict[str, Callable[[], nn.Module]] = {
     "cut": lambda: Cut(slice(0, 10), lambda x: x, nn.Linear(24, 20)),
     "end": lambda: Cut(slice(10, 20), lambda x: x, nn.Linear(24, 20)),
     "cut, without bias": lambda: Cut(slice(3, 13), lambda x: x, nn.Linear(24, 20, bias=False)),
     "cut, log-softmax": lambda: Cut(slice(0, 10), lambda x: F.log_softmax(x, 1), nn.Linear(24, 20)),
     "weight norm": lambda: Cut(slice(0, 10), lambda x: x, normed(nn.Linear(24, 10))),
+    "one length": lambda: Cut(slice(0, 10), lambda x: x, of_one_length(nn.Linear(24, 10))),
+    "cut, one length": lambda: Cut(slice(4, 14), lambda x: x, of_one_length(nn.Linear(24, 20))),
     "lengths of 1": lambda: Cut(slice(0, 10), lambda x: x, of_unit_lengths(nn.Linear(24, 10))),
     "cut, weight norm": lambda: Cut(slice(4, 14), lambda x: x, normed(nn.Linear(24, 20))),
     "negative lengths": lambda: Cut(slice(0, 10), lambda x: x, normed(nn.Linear(24, 10), -2.0)),

@@ -56,6 +56,20 @@ def test_there_and_back(tmp_path: Path, architecture: Architecture, mapped: bool
     assert torch.equal(loaded(z), generator(z))
 
 
+def test_a_longer_description_changes_no_image(tmp_path: Path) -> None:
+    widths, images = (64, 32, 16), []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = ARCHITECTURES["style"](widths, 100, (0.0, 1.0, 0.0, 1.0), True)
+    manifest = Manifest(architecture="style", widths=widths, latent_dim=100, mapped=True)
+    z = torch.randn(1, 100, generator=torch.Generator().manual_seed(0))
+    for length in range(0, 64, 8):  # the weights follow in the file
+        path = tmp_path / f"{length}.safetensors"
+        write_prior(path, generator, manifest.model_copy(update={"data": length * "x"}))
+        images.append(read_prior(path).generator(z))
+    assert all(torch.equal(drawn, images[0]) for drawn in images)
+
+
 def test_files_older_than_the_choice_hold_a_dcgan(
     generator: StackedGenerator, tmp_path: Path
 ) -> None:

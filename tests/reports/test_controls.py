@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from fedaudit.core.scenario import Study
+from fedaudit.core.source import SourceFacts
 from fedaudit.reports import run_contents
 from fedaudit.reports.build import summarize
 from fedaudit.reports.ceilings import ceilings
 from fedaudit.reports.controls import any_failed, controls
 from fedaudit.reports.html import render
 from fedaudit.reports.negative_controls import negative_control
+from fedaudit.reports.positive_control import positive_control
 from fedaudit.reports.results import Control, Results
 from fedaudit.reports.rows import invalidate
 from fedaudit.reports.trials import Trials
@@ -67,6 +69,21 @@ def test_a_page_counts_the_controls_in_one_way() -> None:
     counts = re.findall(r"(\d+ of \d+) control experiments held; (\d+) was not judged", page)
     assert counts == [("1 of 2", "1")] * 2
     assert page.count("control experiments held") == 2
+
+
+def test_a_positive_control_on_faces_that_the_prior_knows_is_not_counted() -> None:
+    """Of recorded runs: an attack that rebuilds what its prior learned may rebuild nothing else."""
+    asked = study(attacks=(IG, GAN))
+    known = [trial(t, attack=GAN, role="positive", ssim=0.8) for t in range(8)]
+    others = [trial(t, attack=IG, role="positive") for t in range(8)]
+    control = [trial(t, attack=a, role="positive_prior") for a in (IG, GAN) for t in range(8)]
+    made = trials(known, others, control)
+    facts = SourceFacts(positive="invented faces")
+    assert positive_control(asked, made, (), facts).passed is True
+    found = positive_control(asked, made, (), replace(facts, familiar=(GAN,)))
+    assert found.passed is False
+    assert found.outcome.count("not counted: its prior knows them") == 1
+    assert positive_control(asked, made, (), replace(facts, familiar=(IG, GAN))).passed is None
 
 
 @pytest.mark.parametrize("gain", [0.0, -0.1])

@@ -28,14 +28,22 @@ COMMANDS = (
 )
 
 
+def touch(*, command: str, prior: str) -> None:
+    """What a stranger's attack may do where it is made; it says that it has a prior."""
+    Path(command.removeprefix("touch ")).touch()
+
+
 def _poison(kind: str, canary: Path) -> dict[str, Any]:
     """What a stranger writes into a scenario, in each place that names a plugin."""
     direct = {"name": "os:system", "label": "x", "command": f"touch {canary}"}
+    (prior := canary.with_suffix(".safetensors")).touch()
+    attack = {**direct, "name": f"{__name__}:touch", "prior": str(prior)}
     nested = {"name": "chain", "label": "x", "parts": [direct]}
     places: dict[str, dict[str, Any]] = {
         "defense": {"defenses": [direct]},
         "nested": {"defenses": [nested]},
         "attack": {"attacks": [direct]},
+        "prior": {"attacks": [attack]},
         "method": {"method": direct},
         "network": {"network": direct},
         "second": {"defenses": [{"name": "none", "label": "none"}, direct]},
@@ -72,7 +80,9 @@ def canary(tmp_path: Path) -> Iterator[Path]:
     assert not (tmp_path / "PWNED").exists()
 
 
-@pytest.mark.parametrize("kind", ["defense", "nested", "attack", "method", "network", "second"])
+@pytest.mark.parametrize(
+    "kind", ["defense", "nested", "attack", "prior", "method", "network", "second"]
+)
 def test_no_command_runs_what_a_run_folder_names(kind: str, canary: Path, tmp_path: Path) -> None:
     run = _run(tmp_path / "run", _poison(kind, canary))
     for command in COMMANDS:

@@ -25,6 +25,8 @@ from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observe
 from fedaudit.captures.format.tensor_names import check_rules
 from fedaudit.captures.simulate.invented_clients import NOISE, is_gray
+from fedaudit.captures.simulate.known_controls import familiar_priors, known_controls
+from fedaudit.captures.simulate.prior_overlap import overlaps
 from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import AttackError, CaptureError
@@ -32,7 +34,7 @@ from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import Attack
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.recorded_run import RecordedRun, RecordedTarget
-from fedaudit.core.scenario import Federation, Study
+from fedaudit.core.scenario import Choice, Federation, Study
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.source import Explained, FaceEmbedder, SourceFacts
 from fedaudit.core.trial import POSITIVE, Cell
@@ -107,7 +109,10 @@ class RecordedSource:
 
     def facts(self) -> SourceFacts:
         """What a report must know of the recorded run."""
-        run = self.run
+        run, known = self.run, {}
+        if run.gallery:
+            folder = Choice("folder", {"path": run.gallery})
+            known = overlaps(replace(self.study, data=folder))
         return SourceFacts(
             truth="brought",
             originals=any(target.truth for target in run.targets),
@@ -116,6 +121,8 @@ class RecordedSource:
             model_states={s.name: self._model_state(s.name) for s in self.study.scenarios},
             protections=run.seen,
             positive="photos of the gallery" if run.gallery else "invented faces",
+            familiar=tuple(known) if run.gallery else familiar_priors(self.study),
+            overlaps=known,
         )
 
     def limitations(self) -> tuple[str, ...]:
@@ -125,6 +132,7 @@ class RecordedSource:
         return (
             *LIMITATIONS,
             *(IDENTITY if run.gallery else ()),
+            *known_controls(self.study),
             *(f"{note[:1].upper()}{note[1:]}." for note in run.naming),
             *([f"Assumed, as nothing else was stated: {assumptions}."] if assumptions else ()),
             *([f"{NO_ROW}: {strangers}."] if strangers else ()),

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.knowledge import Knowledge
-from fedaudit.core.registry import create
+from fedaudit.core.registry import create, names
 from fedaudit.core.scenario import Choice, Study
 from fedaudit.data.photo_hashes import photo_hashes
-from fedaudit.models.prior_file import SUFFIX, photos_behind, read_prior
+from fedaudit.models.prior_file import SUFFIX, Manifest, photos_behind, read_prior
 
 STOCK = "face_gan"
 
@@ -45,12 +45,11 @@ def _of_prior(data: Choice, attack: Choice) -> str:
     if not (is_ours or (data.name == "synthetic" and source == STOCK)):
         return ""
     try:
-        faces = create("attacks", attack.name, attack.settings).needs
+        if not _draws_faces(attack):
+            return ""
         about = read_prior(Path(source)).manifest if is_ours else None
     except FedauditError:
         return ""  # whatever is wrong is said where it is used
-    if Knowledge.AUXILIARY not in faces:
-        return ""
     own = "" if about is None else Path(source).name + ", which learned from "
     if data.name == "synthetic" and (about is None or about.stock_faces):
         return f"the generator of {attack.label} ({own}{STOCK}) drew the audited faces itself"
@@ -63,6 +62,26 @@ def _of_prior(data: Choice, attack: Choice) -> str:
         sentence = f"{overlap} are among those that the prior of {attack.label} ({name}) learned"
         return sentence if overlap else ""
     return f"the prior of {attack.label} ({name}) was trained on {about.data}, which is audited"
+
+
+def prior_of(attack: Choice) -> Manifest | None:
+    """What the file of an attack's prior says of it; None where it has none, or draws no faces."""
+    source = Path(str(attack.settings.get("prior", attack.settings.get("source", STOCK))))
+    if source.suffix != SUFFIX or not source.is_file():
+        return None
+    with suppress(FedauditError):  # whatever is wrong is said where it is used
+        return read_prior(source).manifest if _draws_faces(attack) else None
+    return None
+
+
+def _draws_faces(attack: Choice) -> bool:
+    """Whether an attack uses a face prior; of one that is not installed, its settings say it.
+
+    Reports ask this of studies in run folders, and run no code that these name.
+    """
+    if attack.name not in names("attacks"):
+        return bool({"prior", "source"} & set(attack.settings))
+    return Knowledge.AUXILIARY in create("attacks", attack.name, attack.settings).needs
 
 
 def common_photos(data: Choice, others: Iterable[str]) -> str:

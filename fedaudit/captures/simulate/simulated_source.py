@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fedaudit.captures.simulate.invented_clients import NOISE, without_target
+from fedaudit.captures.simulate.known_controls import known_controls
 from fedaudit.captures.simulate.prior_overlap import overlaps
 from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.captures.simulate.study_faces import faces_of, gallery_of, split_of
@@ -98,7 +99,7 @@ class SimulatedSource:
 
     def limitations(self) -> tuple[str, ...]:
         """What a simulation cannot show."""
-        return LIMITATIONS
+        return (*LIMITATIONS, *known_controls(self.study))
 
     def notes(self) -> tuple[str, ...]:
         """What defenses do to the study's networks."""

@@ -20,7 +20,10 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.core.recorded_run import Protection
 from fedaudit.core.scenario import Choice
 from fedaudit.data.face_set import FaceSet
+from fedaudit.data.photo_hashes import photo_hashes
 from fedaudit.models.build_network import build
+from fedaudit.models.face_gan import FaceGan
+from fedaudit.models.prior_file import Manifest, write_prior
 from fedaudit.reports.recorded import findings_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -134,3 +137,25 @@ def test_faults_become_findings_and_protections_facts(tmp_path: Path, faces: Fac
         ("clipping", {"max_norm": 1.0}),
         ("gaussian_noise", {"std": 0.25, "of": "entry"}),  # scaled to the sensitivity of 0.5
     ]
+
+
+@pytest.mark.parametrize(
+    ("data", "learned", "invented"), [("some", 3, False), ("openpeople", 0, True), ("x", 0, False)]
+)
+def test_a_prior_that_knows_the_auditors_faces_is_told(
+    tmp_path: Path, capture: Path, gallery: Path, *, data: str, learned: int, invented: bool
+) -> None:
+    """Those of the gallery, or invented ones: that they come back shows of no attack that it works.
+
+    On the gallery's people no word rests on what such a prior draws.
+    """
+    path, about = tmp_path / "prior.safetensors", Manifest(widths=(8, 8), latent_dim=4, data=data)
+    generator = FaceGan((8, 8), 4, (0.0, 1.0, 0.0, 1.0))
+    write_prior(path, generator, about, photo_hashes(gallery)[:learned])
+    attacks = [Choice("gan_inversion", {"prior": str(path)})]
+    facts = recorded(requested(capture, gallery=gallery, attacks=attacks)).facts()
+    assert facts.familiar == tuple(facts.overlaps) == (("gan_inversion",) if learned else ())
+    assert not learned or "3 of the 130 audited photos" in facts.overlaps["gan_inversion"]
+    facts = recorded(requested(capture, attacks=attacks)).facts()
+    assert facts.familiar == (("gan_inversion",) if invented else ())
+    assert not facts.overlaps

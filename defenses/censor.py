@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.shared import Update
@@ -14,6 +13,7 @@ from fedaudit.defenses.gradient_transforms import Batch, Replayed
 from fedaudit.defenses.on_update import with_changed_updates
 from fedaudit.defenses.settings import public_settings, require
 from fedaudit.models.facenet import criterion_of
+from fedaudit.models.functional import functional_call
 from fedaudit.models.soft_labels import loss_on
 
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
+from fedaudit.models.functional import functional_call
 from fedaudit.models.soft_labels import loss_on
 
 

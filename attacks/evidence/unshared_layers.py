@@ -15,6 +15,7 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.models.batch_norm import evaluating
 from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet, criterion_of
+from fedaudit.models.functional import functional_call
 
 PHOTOS = 8
 """Views of each made-up person."""
@@ -123,7 +124,7 @@ def _train(
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     for _ in range(STEPS):
         rows = torch.randint(len(views), (BATCH,), generator=generator).to(views.device)
-        scores = torch.func.functional_call(model, {**constants, **buffers, **part}, (views[rows],))
+        scores = functional_call(model, {**constants, **buffers, **part}, (views[rows],))
         optimizer.zero_grad()
         criterion(scores, labels[rows]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

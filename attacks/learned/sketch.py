@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from fedaudit.core.errors import AttackError
 from fedaudit.defenses.gradient_transforms import Batch, Replayed
 from fedaudit.models.facenet import FaceNet, criterion_of
+from fedaudit.models.functional import functional_call
 from fedaudit.models.soft_labels import loss_on
 
 CHUNK = 48

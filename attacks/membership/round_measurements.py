@@ -17,6 +17,7 @@ from fedaudit.attacks.membership.shadow_clients import Shadows
 from fedaudit.core.observation import Observation
 from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.build_network import build, parameters_of
+from fedaudit.models.functional import functional_call
 
 PASS = 128
 """Photos of one forward pass."""
@@ -116,10 +117,7 @@ def _move(before: Mapping[str, Tensor], step: Mapping[str, Tensor]) -> dict[str,
 @torch.no_grad()
 def _log_probabilities(model: nn.Module, weights: Mapping[str, Tensor], photos: Tensor) -> Tensor:
     """`[N, K]`."""
-    parts = [
-        torch.func.functional_call(model, dict(weights), (part,))
-        for part in torch.split(photos, PASS)
-    ]
+    parts = [functional_call(model, dict(weights), (part,)) for part in torch.split(photos, PASS)]
     return F.log_softmax(torch.cat(parts), 1)
 
 
@@ -134,7 +132,7 @@ def _alignment(
     """`[clients, N]`: cosine of each client's step with the descent direction of each photo."""
 
     def loss(weights: dict[str, Tensor], photo: Tensor, label: Tensor) -> Tensor:
-        scores = torch.func.functional_call(model, {**weights, **constants}, (photo[None],))
+        scores = functional_call(model, {**weights, **constants}, (photo[None],))
         return F.cross_entropy(scores, label[None])
 
     gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import grad
 
 from fedaudit.attacks.adaptive.per_example import Gradients, weigh
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import solve_upstream
@@ -19,6 +19,7 @@ from fedaudit.attacks.training.dummy_update import DummyUpdate
 from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import AttackError, UnknownNameError
 from fedaudit.models.facenet import FaceNet, criterion_of
+from fedaudit.models.functional import functional_call
 from fedaudit.models.heads import CosineHead
 from fedaudit.models.soft_labels import loss_on
 

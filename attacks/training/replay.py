@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fedaudit.attacks.training.schedule import Order, step_factors
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining
 from fedaudit.models.batch_norm import copy_buffers
 from fedaudit.models.facenet import criterion_of
+from fedaudit.models.functional import functional_call
 
 Named = dict[str, Tensor]
 

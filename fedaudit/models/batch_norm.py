@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from fedaudit.core.observation import LocalTraining
+from fedaudit.models.functional import functional_call
 
 Statistics = dict[str, Tensor]
 """`NAME.mean` and `NAME.var` (biased, as the layer itself normalizes), `[channels]` a layer."""

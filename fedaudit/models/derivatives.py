@@ -7,12 +7,12 @@ from contextlib import contextmanager, nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import CheckpointFunction
 
 from fedaudit.core.errors import UsageError, first_line
 from fedaudit.models.faulty_layer import changing_layer
+from fedaudit.models.functional import functional_call
 from fedaudit.models.scores_check import check_loss, scores_of
 
 STEPS = 1e-7, 1e-9

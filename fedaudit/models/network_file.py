@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from fedaudit.core.errors import UsageError, first_line
 from fedaudit.files import asset_sources
+from fedaudit.models.functional import functional_call
 from fedaudit.models.layer_recovery import recover_layers
 from fedaudit.models.program_file import SUFFIXES, read_program
 
@@ -238,7 +239,7 @@ def _scores(network: nn.Module, images: Tensor, training: bool) -> Any:
     buffers = {name: tensor.clone() for name, tensor in network.named_buffers()}
     network.train(training)
     try:
-        return torch.func.functional_call(network, buffers, (images,))
+        return functional_call(network, buffers, (images,))
     finally:
         network.eval()
 

@@ -163,6 +163,24 @@ def test_faces_before_a_plain_wall_come_out() -> None:
     assert float(SSIM()(photos, found).mean()) > 0.95
 
 
+@pytest.mark.slow
+def test_registers_and_scaled_layers_are_no_obstacle() -> None:
+    """A DINOv2, as training leaves it: scales of 1e-5, with which it begins, have grown."""
+    pytest.importorskip("timm")
+    arguments = {"classes": 10, "image_size": 70}
+    model = build(ModelSpec("timm:vit_small_patch14_reg4_dinov2", arguments), seed=0).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        nn.init.normal_(model.get_parameter("head.weight"), std=0.02)
+        for name, p in model.named_parameters():
+            if name.endswith(".gamma"):
+                p.uniform_(0.05, 0.5)
+            elif name in ("cls_token", "reg_token"):
+                p.normal_(std=0.5)
+    photos = openpeople(size=70).images[[5, 60, 100]]
+    assert farthest(photos_by_tokens(reading(model, photos, sent(model, photos))), photos) < 0.02
+
+
 def swap_tokens(
     placed: tuple[Any, Tensor, Tensor], tokens: Tensor, contexts: Tensor
 ) -> tuple[Any, Tensor, Tensor]:

@@ -37,7 +37,7 @@ def functional_call(network: nn.Module, state: Mapping[str, Tensor], args: tuple
     once = [id(module) for module in network.modules()]
     if len(once) == sum(1 for _ in network.named_modules(remove_duplicate=False)):
         return torch.func.functional_call(network, dict(state), args)
-    own = {**dict(_named(network, again=True))}
+    own = dict(_named(network, again=True))
     given = {id(own[name]): value for name, value in state.items() if name in own}
     slots = {name: given[id(t)] for name, t in _named(network, again=False) if id(t) in given}
     unknown = {name: value for name, value in state.items() if name not in own}

@@ -15,6 +15,7 @@ import fedaudit
 from fedaudit.attacks.evidence import token_placing, token_separation
 from fedaudit.attacks.evidence.feed_forward import FeedForward, first_feed_forward
 from fedaudit.attacks.evidence.patch_borders import by_borders
+from fedaudit.attacks.evidence.token_criteria import Upstream
 from fedaudit.attacks.evidence.token_placing import photos_by_tokens
 from fedaudit.attacks.evidence.token_separation import separate_tokens
 from fedaudit.attacks.search.span_matching import SEEN, UNFITTED
@@ -85,8 +86,8 @@ def test_every_token_is_found_by_itself() -> None:
     assert float(nearest.values.max()) < 0.01 * float(truth.norm(dim=1).mean())
 
 
-def test_a_mixture_of_tokens_that_are_nearly_alike_is_told_and_mended() -> None:
-    """What the span of the second gradient hides of it, upstream gradients show."""
+def before_a_plain_wall() -> tuple[Upstream, Tensor]:
+    """The search for the tokens of three photos, many of them nearly alike; these, `[30, D]`."""
     model, photos = transformer(), drawn(3)
     photos[:, :, :, :16] = 0.5 + 0.2 * (photos[:, :, :, :16] - 0.5)  # plain but for a third
     layers = first_feed_forward(reading(model, photos, sent(model, photos)))
@@ -94,6 +95,12 @@ def test_a_mixture_of_tokens_that_are_nearly_alike_is_told_and_mended() -> None:
     truth = tokens_of(model, layers, photos)
     whole = token_separation._whole_problem(layers, len(truth))
     assert whole is not None
+    return whole, truth
+
+
+def test_a_mixture_of_tokens_that_are_nearly_alike_is_told_and_mended() -> None:
+    """What the span of the second gradient hides of it, upstream gradients show."""
+    whole, truth = before_a_plain_wall()
     basis = whole.tokens.basis
     tokens = torch.linalg.lstsq(basis.T, truth.T).solution.T
     apart = torch.cdist(truth, truth) + 1e3 * torch.eye(len(truth))
@@ -110,13 +117,7 @@ def test_a_mixture_of_tokens_that_are_nearly_alike_is_told_and_mended() -> None:
 
 def test_a_token_that_stands_for_several_is_taken_as_often() -> None:
     """Three that are nearly alike came out as their mean: the two missing are copies of it."""
-    model, photos = transformer(), drawn(3)
-    photos[:, :, :, :16] = 0.5 + 0.2 * (photos[:, :, :, :16] - 0.5)  # plain but for a third
-    layers = first_feed_forward(reading(model, photos, sent(model, photos)))
-    assert layers is not None
-    truth = tokens_of(model, layers, photos)
-    whole = token_separation._whole_problem(layers, len(truth))
-    assert whole is not None
+    whole, truth = before_a_plain_wall()
     tokens = torch.linalg.lstsq(whole.tokens.basis.T, truth.T).solution.T
     apart = torch.cdist(truth, truth).sort()
     group = apart.indices[int(apart.values[:, 2].argmin()), :3].tolist()

@@ -18,6 +18,7 @@ from torch.nn.grad import conv2d_input
 
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan
+from fedaudit.attacks.evidence.layer_unfolding import Called
 from fedaudit.attacks.evidence.unmixed_maps import in_one_order, unmix
 from fedaudit.models.batch_norm import batch_norm_layers
 
@@ -125,8 +126,11 @@ def _couples(layer: nn.Module) -> bool:
     """Whether patches overlap so that one says what its neighbors are.
 
     Steps, like padding on one side alone, leave shifted maps open: they have no other patches.
+    Layers of derived weights are left out: the span may lack the patches' means.
     """
-    if not isinstance(layer, nn.Conv2d) or layer.groups > 1 or layer.padding_mode != "zeros":
+    if not isinstance(layer, nn.Conv2d) or isinstance(layer, Called):
+        return False
+    if layer.groups > 1 or layer.padding_mode != "zeros":
         return False
     single = all(n == 1 for n in (*layer.stride, *layer.dilation))
     return single and not isinstance(layer.padding, str) and max(layer.kernel_size) > 1

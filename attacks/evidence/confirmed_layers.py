@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fedaudit.attacks.evidence.layer_unfolding import (
     READABLE,
     Applied,
+    is_centered,
     matrices_of,
     rows_of,
     share_outside,
@@ -24,7 +25,7 @@ class Position:
 
     Attributes:
         positions: How many rows an image sends there.
-        width: Numbers a row.
+        width: Numbers a row; one less of rows whose mean is open.
         certain: Nothing random (dropout, stochastic depth) comes before it.
         order: Place in the order of the forward pass.
     """
@@ -61,10 +62,11 @@ def confirm(
             continue
         rows = torch.cat([rows_of(m, x.detach()) for m, x in heard[name]], 1)
         positions, width = rows.shape[1] // images, rows.shape[2]
+        width -= is_centered(layers[name][0])
         if count * positions >= width:
             continue  # rows that fill the space say nothing
         matrix = matrices_of(layers[name][0], gradient)
-        if matrix.shape[2] == width and share_outside(matrix, rows) < CONFIRMED:
+        if matrix.shape[2] == rows.shape[2] and share_outside(matrix, rows) < CONFIRMED:
             positions_by_name[name] = Position(positions, width, name in certain, order)
         elif type(layers[name][0]) not in (*READABLE, Applied):
             refuted.add(name)  # of torch's own layers it is rounding

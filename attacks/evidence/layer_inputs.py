@@ -3,7 +3,7 @@
 As rows, it is what the layer's weight gradient is made of (`layer_unfolding`).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.confirmed_layers import Position, confirm
+from fedaudit.attacks.evidence.derived_weights import (
+    ROUNDING,
+    DerivedWeight,
+    derived_calls,
+    find_derived_weights,
+)
 from fedaudit.attacks.evidence.deterministic_mode import deterministic, still
-from fedaudit.attacks.evidence.layer_unfolding import READABLE, Applied, matrices_of, rows_of
+from fedaudit.attacks.evidence.layer_unfolding import (
+    READABLE,
+    Applied,
+    Called,
+    matrices_of,
+    rows_of,
+)
 from fedaudit.attacks.evidence.matrix_calls import by_image, matrix_calls
 from fedaudit.attacks.evidence.patch_products import patch_products
 from fedaudit.core.errors import AttackError
@@ -57,6 +69,7 @@ class InputReader:
     count: int
     moments: "tuple[tuple[InputReader, Sequence[int]], ...]" = ()
     layers: dict[str, list[nn.Module]] = field(default_factory=dict)
+    derived: dict[str, DerivedWeight] | None = None
     _uses: dict[str, int] = field(default_factory=dict)
     _refuted: set[str] = field(default_factory=set)
     _in_attention: set[str] = field(default_factory=set)
@@ -121,12 +134,15 @@ class InputReader:
         Those behind a `private` parameter are left out: what images send there is not known.
 
         That is tried on a gradient of our own: a layer that does something else with its weight
-        (weight standardization, a second use outside of the layer) is left out.
+        (spectral normalization, a second use outside of the layer) is left out.
         """
         n = min(self.count, 2)
         generator = torch.Generator().manual_seed(0)
         like = next(self.model.parameters())
         images = torch.rand(n, *self.shape, generator=generator).to(like).requires_grad_()
+        if self.derived is None:
+            self._listen_for(find_derived_weights(self.model, images.detach(), _run))
+            assert self.derived is not None
         names = list(self.layers)
         try:
             certain = self._certain(names, images)
@@ -140,7 +156,10 @@ class InputReader:
         self._uses = {name: len(uses) for name, uses in heard.items()}
         for reader, _ in self.moments:
             reader._uses, reader._multiplies = self._uses, self._multiplies
+            reader._listen_for(self.derived)
         weights = {name: self.model.get_parameter(name) for name in heard}
+        for one in self.derived.values():
+            weights |= {name: self.model.get_parameter(name) for name in one.sources}
         learned = {name: weight for name, weight in weights.items() if weight.requires_grad}
         if not learned:
             return {}
@@ -148,8 +167,9 @@ class InputReader:
         slopes = torch.autograd.grad(
             (self._output * noise).sum(), list(learned.values()), allow_unused=True
         )
+        own = {n: g for n, g in zip(learned, slopes, strict=True) if g is not None}
         found, refuted = confirm(
-            {n: g for n, g in zip(learned, slopes, strict=True) if g is not None},
+            {name: self.gradient_of(name, own)[0] for name in own.keys() & heard.keys()},
             heard,
             self.layers,
             images=n,
@@ -159,11 +179,40 @@ class InputReader:
         self._refuted |= refuted
         return found
 
+    def gradient_of(
+        self, name: str, target: Mapping[str, Tensor], *, error: float = 0.0, noise: float = 0.0
+    ) -> tuple[Tensor, Tensor | None]:
+        """A weight's gradient whose rows lie in the span of its inputs, and an error of each row.
+
+        That of the parameter, or what follows from it of the weight that is called
+        (`DerivedWeight.gradient`); the error is None of the former.
+        """
+        if not self.derives(name):
+            return target[name].detach(), None
+        assert self.derived is not None
+        one = self.derived[name]
+        return one.gradient(target, error=max(error, ROUNDING), noise=noise)
+
+    def direction_of(self, name: str) -> Tensor:
+        """The direction of each row of a derived weight: what its gradient may lack of the row."""
+        assert self.derived is not None
+        return self.derived[name].direction
+
+    def derives(self, name: str) -> bool:
+        """Whether the weight that is called is computed of the parameter of this name."""
+        one = (self.derived or {}).get(name)
+        return one is not None and one.computed
+
+    def _listen_for(self, derived: dict[str, DerivedWeight]) -> None:
+        """Listen for weights that the network calls by itself, from here on."""
+        self.derived = derived
+        self.layers |= {name: [one.layer] for name, one in derived.items()}
+
     def unread(self, names: Collection[str]) -> list[str]:
         """The matrices among `names` whose inputs cannot be read, once `positions` was asked.
 
-        Layers do something else with them than apply them (weight norm, weight standardization), or
-        are of a kind that is not unfolded here.
+        Layers do something else with them than apply them (spectral normalization), or are of a
+        kind that is not unfolded here.
         """
         own = {id(p): name for name, p in self.model.named_parameters()}
         layers = [m for m in self.model.modules() if isinstance(m, MATRICES)]
@@ -234,15 +283,17 @@ class InputReader:
                 )
             for name in names:
                 for layer in self.layers[name]:
-                    if not isinstance(layer, Applied):
+                    if not isinstance(layer, Applied | Called):
                         hooks.enter_context(
                             layer.register_forward_pre_hook(listen(name), with_kwargs=True)
                         )
             products = multiply if self._multiplies else None
             hooks.enter_context(matrix_calls(hear, products=products))
+            derived = [one for name, one in (self.derived or {}).items() if name in names]
+            hooks.enter_context(derived_calls(self.model, derived, add))
             hooks.enter_context(patch_products())
             with suppress(_AllHeard):
-                self._output = self._run(images)
+                self._output = _run(self.model, images)
         if not enough:  # what is not multiplied need not be listened for any more
             self._multiplies = bool(multiplied)
         return heard
@@ -257,13 +308,14 @@ class InputReader:
         one, two = ({name: uses[0][1] for name, uses in heard.items()} for heard in runs)
         return {name for name in one if name in two and torch.equal(one[name], two[name])}
 
-    def _run(self, images: Tensor) -> Tensor:
-        if isinstance(self.model, FaceNet):
-            # Not what lies behind a bottleneck that draws: its inputs are the client's own.
-            result: Tensor = self.model.first_fc_layer(self.model.features(images))
-            return result
-        output: Tensor = self.model(images)
-        return output
+
+def _run(model: nn.Module, images: Tensor) -> Tensor:
+    if isinstance(model, FaceNet):
+        # Not what lies behind a bottleneck that draws: its inputs are the client's own.
+        result: Tensor = model.first_fc_layer(model.features(images))
+        return result
+    output: Tensor = model(images)
+    return output
 
 
 def _is_transposed(weight: Tensor) -> bool:

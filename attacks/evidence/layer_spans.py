@@ -53,6 +53,7 @@ class LayerSpan:
         epochs: In how many epochs of local training each image has a part in it.
         sent: `[F]`, the columns of the gradient that were sent; None for all of them.
         signs: Of signs, or nearly: how long each column of the inputs is was lost.
+        centered: Rows are less their means, and have F − 1 dimensions.
     """
 
     name: str
@@ -69,6 +70,7 @@ class LayerSpan:
     epochs: int = 1
     sent: Tensor | None = None
     signs: bool = False
+    centered: bool = False
 
     def rows(self, uses: Sequence[Use], count: int | None = None) -> Tensor:
         """The rows that this span constrains, `[g, P, F]`, from the layer's inputs.
@@ -87,7 +89,7 @@ class LayerSpan:
 
     def equations(self, count: int) -> int:
         """How many numbers of a batch of `count` the span leaves no freedom."""
-        free = max(self.basis.shape[2] - self.epochs * count * self.positions, 0)
+        free = max(self.basis.shape[2] - self.centered - self.epochs * count * self.positions, 0)
         return int((self.weights > 0).sum()) * free
 
     def distance(self, rows: Tensor, gram: Tensor | None = None) -> Tensor:

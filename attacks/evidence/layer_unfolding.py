@@ -4,6 +4,8 @@ Rows u_p are patches of a map, tokens, or vectors. The weight's gradient is G = 
 rows lie in the span of the u_p. `rows_of` gives these, `matrices_of` brings G into that form.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +24,38 @@ class Applied(nn.Module):
     def __init__(self, *, columns: bool = False) -> None:
         super().__init__()
         self.columns = columns
+
+
+class Called(nn.Conv2d):
+    """Stands for the layer of a weight that a network convolves with by itself.
+
+    Args:
+        weight: `[r, C, h, w]`, which is not kept.
+        stride: As `F.conv2d` takes it, like the rest.
+        padding: Likewise.
+        dilation: Likewise.
+        groups: Likewise.
+
+    Attributes:
+        centered: Each row of the weight's gradient has a mean of zero, whatever enters: it lies in
+            the span of patches less their means.
+    """
+
+    def __init__(self, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int):
+        rows, channels, *size = weight.shape
+        height, width = size
+        super().__init__(
+            channels * groups,
+            rows,
+            (height, width),
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias=False,
+            device="meta",
+        )
+        self.centered = False
 
 
 # With 1e-9 a photo through a pre-trained MobileFaceNet misses its own spans by 8e-4, with 1e-11 by
@@ -45,7 +79,8 @@ def rows_of(layer: nn.Module, inputs: Tensor) -> Tensor:
             inputs = F.pad(inputs, pad, mode=mode)
         patches = F.unfold(inputs, size, layer.dilation, 0, layer.stride)
         split = patches.view(n, g, -1, patches.shape[2])
-        return split.permute(1, 2, 0, 3).flatten(2).mT
+        rows = split.permute(1, 2, 0, 3).flatten(2).mT
+        return rows - rows.mean(2, keepdim=True) if is_centered(layer) else rows
     if isinstance(layer, nn.ConvTranspose2d):
         g = layer.groups
         split = F.unfold(inputs, 1).view(len(inputs), g, inputs.shape[1] // g, -1)
@@ -65,6 +100,11 @@ def matrices_of(layer: nn.Module, gradient: Tensor) -> Tensor:
 def has_columns(layer: nn.Module) -> bool:
     """Whether a layer's weight has a column where other layers' has a row."""
     return isinstance(layer, nn.ConvTranspose2d) or (isinstance(layer, Applied) and layer.columns)
+
+
+def is_centered(layer: nn.Module) -> bool:
+    """Whether a layer's gradient says nothing of the mean of each row that enters it."""
+    return isinstance(layer, Called) and layer.centered
 
 
 def share_outside(matrix: Tensor, rows: Tensor) -> float:

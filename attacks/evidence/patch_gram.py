@@ -9,6 +9,8 @@ the other.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedaudit.attacks.evidence.layer_unfolding import is_centered
+
 # With 32 channels a map of 14 × 14 places takes half of the time so, one of 6 × 6 the same.
 LEAST_CHANNELS = 32
 """Numbers of a place from which on that is faster."""
@@ -23,7 +25,8 @@ def patch_gram(layer: nn.Module, inputs: Tensor) -> Tensor | None:
 
     Returns:
         What `rows @ rows.mT` is of `rows = rows_of(layer, inputs)`, but for rounding; None where
-        that is as cheap: of other layers, strides, patches of one place and few channels.
+        that is as cheap: of other layers, strides, patches of one place and few channels; and of
+        patches less their means.
 
     Example:
         >>> import torch
@@ -34,6 +37,8 @@ def patch_gram(layer: nn.Module, inputs: Tensor) -> Tensor | None:
         True
     """
     if not isinstance(layer, nn.Conv2d) or max(layer.stride) > 1 or max(layer.kernel_size) == 1:
+        return None
+    if is_centered(layer):
         return None
     if layer.in_channels // layer.groups < LEAST_CHANNELS:
         return None

@@ -256,7 +256,7 @@ def _given(
     """By weight, in the order of the forward pass."""
     given = {}
     for name, position in reader.positions(private).items():
-        if name not in target:
+        if name not in target or reader.derives(name):  # these need rows as a whole
             continue
         matrices = matrices_of(reader.layers[name][0], target[name].detach()).double()
         if len(matrices) > 1:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan
-from fedaudit.attacks.evidence.layer_unfolding import matrices_of
+from fedaudit.attacks.evidence.layer_unfolding import is_centered, matrices_of
+from fedaudit.attacks.evidence.own_directions import leading_rows, own_directions
 
 GAP = 2.0
 """Singular values must exceed the largest that is none of the signal's by this factor."""
@@ -71,13 +72,20 @@ def find_spans(
         signs: Of most numbers of the gradient only the sign is left (`SIGN_NOISE`).
     """
     positions = reader.positions(private)
-    spectra, epochs = {}, {}
+    spectra, epochs, errors = {}, {}, {}
     for name in positions:
-        if name in target:
-            matrix = matrices_of(reader.layers[name][0], target[name].detach()).double()
+        if name in target and not (signs and reader.derives(name)):
+            error = 0.0 if clean else DRIFT
+            gradient, each = reader.gradient_of(name, target, error=error, noise=noise(name))
+            matrix = matrices_of(reader.layers[name][0], gradient).double()
             total = reader.count * positions[name].positions
             epochs[name] = max(min(reader.epochs, (positions[name].width - 1) // total), 1)
-            spectra[name] = _spectrum(matrix, epochs[name] * total + SPARE)
+            total *= epochs[name]
+            errors[name] = 0.0 if each is None else float(each.max())
+            if errors[name] > PRECISION * float(matrix.norm()) and total < matrix.shape[1]:
+                along = matrices_of(reader.layers[name][0], reader.direction_of(name))
+                matrix, errors[name] = matrix + own_directions(matrix, along, total), 0.0
+            spectra[name] = leading_rows(matrix, total + SPARE)
     totals = {n: epochs[n] * reader.count * positions[n].positions for n in spectra}
     beyond = [
         float((sizes[:, totals[name]] / sizes[:, 0].clamp_min(1e-300)).max())
@@ -97,7 +105,7 @@ def find_spans(
         if total < height:
             floor = torch.maximum(precision * first, sizes[:, total : total + 1])
         edge = sum(x**0.5 for x in reader.sides(name))  # of a matrix of noise of deviation 1
-        loud = noise(name) * edge
+        loud = max(noise(name) * edge, errors[name])
         if signs:  # what lies beyond the number of positions is that noise, and no precision
             size = float(target[name].square().mean().sqrt())
             floor, loud = torch.zeros_like(floor), max(loud, SIGN_NOISE * size * edge / GAP)
@@ -124,6 +132,7 @@ def find_spans(
                 epochs=epochs[name],
                 sent=_sent(reader, name, target[name]) if gaps else None,
                 signs=signs,
+                centered=is_centered(reader.layers[name][0]),
             )
         )
     return tuple(spans)
@@ -133,27 +142,3 @@ def _sent(reader: InputReader, name: str, gradient: Tensor) -> Tensor | None:
     """The columns `[F]` of a layer's gradient that are not zero; None where none is."""
     zero = (matrices_of(reader.layers[name][0], gradient.detach()) == 0).all(1).all(0)
     return ~zero if bool(zero.any()) else None
-
-
-def _spectrum(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The largest singular values `[g, m]` and right singular vectors `[g, m, F]` of `[g, r, F]`.
-
-    All of them by the Gram matrix, which costs a tenth; what it loses lies below `PRECISION`. Where
-    few of many are wanted, by subspace iteration (Halko et al., SIAM Review 2011).
-    """
-    if 4 * rank < min(matrix.shape[1:]):
-        start = torch.randn(matrix.shape[1], rank, generator=torch.Generator().manual_seed(0))
-        basis = matrix.mT @ start.to(matrix)
-        for _ in range(2):
-            basis = matrix.mT @ (matrix @ torch.linalg.qr(basis).Q)
-        basis = torch.linalg.qr(basis).Q
-        _, sizes, rows = torch.linalg.svd(matrix @ basis, full_matrices=False)
-        return sizes, rows @ basis.mT
-    if matrix.shape[1] > matrix.shape[2]:
-        matrix = torch.linalg.qr(matrix).R
-    squares, left = torch.linalg.eigh(matrix @ matrix.mT)
-    sizes = squares.flip(1).clamp_min(0).sqrt()
-    rows = left.flip(2).mT @ matrix
-    rows = rows / sizes[..., None].clamp_min(1e-300)
-    # Small ones are orthogonal to the others up to the square of what they are smaller by.
-    return sizes, torch.linalg.qr(rows.mT).Q.mT

@@ -148,9 +148,10 @@ def _telling(progress: Progress | None, planned: int) -> Callable[[float], None]
 
 def _uses(evidence: Evidence, images: Tensor) -> dict[str, Use]:
     """Each layer that is used once, with what images send there."""
-    names = [n for n in evidence.reader.positions() if n in evidence.known]
+    reader = evidence.reader
+    names = [n for n in reader.positions() if n in evidence.known and not reader.derives(n)]
     with torch.no_grad():
-        heard = evidence.reader.inputs(names, images)
+        heard = reader.inputs(names, images)
     return {name: used[0] for name, used in heard.items() if len(used) == 1}
 
 

@@ -289,9 +289,9 @@ class InputReader:
                         )
             products = multiply if self._multiplies else None
             hooks.enter_context(matrix_calls(hear, products=products))
+            hooks.enter_context(patch_products())
             derived = [one for name, one in (self.derived or {}).items() if name in names]
             hooks.enter_context(derived_calls(self.model, derived, add))
-            hooks.enter_context(patch_products())
             with suppress(_AllHeard):
                 self._output = _run(self.model, images)
         if not enough:  # what is not multiplied need not be listened for any more

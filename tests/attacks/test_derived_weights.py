@@ -116,6 +116,21 @@ def test_what_enters_behind_padding_of_their_own(layer: type[nn.Conv2d]) -> None
         assert float(span_distances(reader, spans, drawn(1))[1]) < EXACT
 
 
+@pytest.mark.parametrize("kind", ["people's own", "no layer"])
+def test_what_enters_patches_beside_each_other(kind: str) -> None:
+    """These are embedded by a product, and not by a convolution."""
+    torch.manual_seed(0)
+    first = MADE[kind](3, 24, 8, 8, 0)
+    model = nn.Sequential(first, nn.Sigmoid(), nn.Flatten(), nn.Linear(384, 7)).eval()
+    usual = F.conv2d, torch.conv2d
+    reader = InputReader(model, SHAPE, 1)
+    spans = find_spans(reader, gradients(model, drawn(1)), clean=True)
+    with torch.no_grad():
+        assert float(span_distances(reader, spans, drawn(1))[0]) < EXACT
+    assert len(spans) == 2
+    assert (F.conv2d, torch.conv2d) == usual
+
+
 def test_a_gain_that_was_not_shared_is_done_without() -> None:
     model, images = network(MADE["gain"]), drawn(1)
     update = {n: g for n, g in gradients(model, images).items() if not n.endswith("gain")}

@@ -8,6 +8,7 @@
     python benchmarks/deployed_networks.py --only torchvision:resnet18 --training
     python benchmarks/deployed_networks.py --only --also timm:regnetx_002 torchvision:densenet121
     python benchmarks/deployed_networks.py --only --also torchvision:swin_t --size 112 --batch 4
+    python benchmarks/deployed_networks.py --only --also timm:nf_resnet26 --gain 0.2
     python benchmarks/deployed_networks.py --only timm:vit_base --lr 0.01 --steps 4   # SGD, 4 steps
     python benchmarks/deployed_networks.py --only timm:vit_base --lr 1e-4 --optimizer adam
 
@@ -77,6 +78,13 @@ def wake_head(model: nn.Module, shape: tuple[int, int, int]) -> None:
         nn.init.normal_(model.get_parameter(head.name), std=0.02)
 
 
+def wake_branches(model: nn.Module, gain: float) -> None:
+    """Give branches that are multiplied by zero, as NF-ResNets' are at first, a gain."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("gain") and not parameter.any():
+            nn.init.constant_(parameter, gain)
+
+
 def network_of(line: Line, seed: int, options: argparse.Namespace) -> nn.Module:
     """Fresh or pre-trained, in the mode that is asked for."""
     spec = ModelSpec(line.network, {"classes": 10, "image_size": line.size})
@@ -86,6 +94,8 @@ def network_of(line: Line, seed: int, options: argparse.Namespace) -> nn.Module:
         trained = pretrain(spec, state, public="synthetic", steps=options.trained, seed=seed)
         load(model, trained)
     wake_head(model, (3, line.size, line.size))
+    if options.gain is not None:
+        wake_branches(model, options.gain)
     return model.train(options.training)
 
 
@@ -152,6 +162,8 @@ def measure(line: Line, judge: Judge, kept: KeptRows, options: argparse.Namespac
     local, rows = loop_of(line, options), []
     if local is not None:
         key["local"] = asdict(local)
+    if options.gain is not None:
+        key["gain"] = options.gain
     for seed in options.seeds:
         chosen = list(batches(judge.faces, line.batch, options.targets, seed, options.people))
         done = {row["number"]: row for row in kept.of(key | {"seed": seed})}
@@ -172,6 +184,7 @@ def measure(line: Line, judge: Judge, kept: KeptRows, options: argparse.Namespac
             )
     state = f"{options.trained} steps" if options.trained else "fresh"
     state += ", training mode" if options.training else ""
+    state += "" if options.gain is None else f", gains {options.gain:g}"
     if local is not None:
         state += f", {local.steps} × {local.optimizer}, lr {local.lr:g}"
     settings_told = ", ".join(f"{k} = {v}" for k, v in line.settings.items()) or "as it is"
@@ -198,6 +211,7 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=1, help="batches a seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--trained", type=int, default=0, help="steps of pre-training")
+    parser.add_argument("--gain", type=float, help="in place of gains that start at zero")
     parser.add_argument("--training", action="store_true", help="batch norm in training mode")
     parser.add_argument("--people", nargs=2, default=ATTACKED, help="who is attacked")
     parser.add_argument("--lr", type=float, help="the client trains, by steps of this size")

@@ -16,8 +16,6 @@ once more, in the attention of photos that are nearly right now, until none move
 other drawn images where the tokens are not explained.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -52,12 +50,11 @@ STARTS, RIGHT = 4, 3e-6
 variance, that photos in their places leave: by seven batches of p01, p02, p05 and p06, 2e-6 and
 less where every patch has its place, 8e-6 and more where one has not. Of two batches that were
 tried from four draws each, SSIM was 1.00 or 0.99, and 0.78 to 0.91 (tokens of which were wrong)."""
-ALIKE, APART = 1.0, 1e3
+APART = 1e3
 """Mean square of what tells two places, in units of what is not known of a context, below which
-borders alone tell places, and above which contexts alone do: timm's ViT-S and DINOv2 with an
-embedding of places have 7e4 and more at 64 px, fresh; ViT-S with rotations or relative places and
-DINOv3 0.4 and less, BEiT and a ViT-B with relative places 2 and 25 where LayerScale is drawn from
-0.05 to 0.5."""
+borders are asked first: timm's ViT-S and DINOv2 with an embedding of places have 7e4 and more at
+64 px, fresh; ViT-S with rotations or relative places and DINOv3 0.4 and less, BEiT and a ViT-B with
+relative places 2 and 25 where LayerScale is drawn from 0.05 to 0.5."""
 ITERATIONS = 300
 """Of L-BFGS, at most."""
 
@@ -87,7 +84,7 @@ def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:
     tokens, best = tokens.cpu(), (float("inf"), tokens)
     for start in range(seed, seed + STARTS):
         fit = _fit(front, layers, start)
-        for place in _ways(fit.apart):
+        for place in (_by_contexts,) if fit.apart > APART else (_by_borders, _by_contexts):
             best = min(best, place(fit, layers, tokens, start), key=lambda one: one[0])
             if best[0] < RIGHT:
                 return front.images(best[1]).clamp(0, 1).to(reading.like)
@@ -102,13 +99,6 @@ def _fit(front: Front, layers: FeedForward, seed: int) -> PlaceFit:
     covariance = CAUTION * apart.T @ apart / len(apart)
     covariance += 1e-6 * covariance.diagonal().mean() * torch.eye(len(covariance)).double()
     return PlaceFit(front, layers.tokens - front.places, covariance, usual)
-
-
-def _ways(apart: float) -> tuple["_Way", ...]:
-    """How tokens find their places, the likelier first."""
-    if apart < ALIKE:
-        return (_by_borders,)
-    return (_by_contexts,) if apart > APART else (_by_contexts, _by_borders)
 
 
 def _place(
@@ -195,9 +185,6 @@ def _by_borders(
         if left <= max(best[0], RIGHT):
             best = left, patches
     return best
-
-
-_Way = Callable[[PlaceFit, FeedForward, Tensor, int], tuple[float, Tensor]]
 
 
 def _drawn_contexts(front: Front, tokens: int, seed: int) -> Tensor:

@@ -8,17 +8,19 @@
     python benchmarks/deployed_networks.py --only torchvision:resnet18 --training
     python benchmarks/deployed_networks.py --only --also timm:regnetx_002 torchvision:densenet121
     python benchmarks/deployed_networks.py --only --also torchvision:swin_t --size 112 --batch 4
-    python benchmarks/deployed_networks.py --only --also timm:nf_resnet26 --gain 0.2
     python benchmarks/deployed_networks.py --only timm:vit_base --lr 0.01 --steps 4   # SGD, 4 steps
     python benchmarks/deployed_networks.py --only timm:vit_base --lr 1e-4 --optimizer adam
+    python benchmarks/deployed_networks.py --only --also timm:vit_small_patch16_dinov3 --grown
 
 Color photos of p09 and p10 of OpenPeople, on whom nothing was tuned; batch norm in evaluation mode,
 or as clients run it by default (`--training`); networks from `fedaudit list networks`, fresh, or
 pre-trained on generated faces (`federation.pretraining`, kept in the cache). A head that starts at
 zero, as torchvision's transformers have it, sends nothing back, and is drawn as it is after a first
-step. With --lr a client trains so many steps on all photos, by SGD with momentum 0.9 or by Adam,
-and shares what changed. "First" is by SFace, of ten people, and beside it the same of the
-originals.
+step. With --grown, what begins next to nothing is drawn as large as training may make it: scales of
+layers (LayerScale) from 0.05 to 0.5, class tokens and registers of deviation 0.5, biases of
+relative places of 0.1; gains of zero (NF-ResNets) are 0.2. With --lr a client trains so many steps
+on all photos, by SGD with momentum 0.9 or by Adam, and shares what changed. "First" is by SFace, of
+ten people, and beside it the same of the originals.
 """
 
 import argparse
@@ -78,11 +80,26 @@ def wake_head(model: nn.Module, shape: tuple[int, int, int]) -> None:
         nn.init.normal_(model.get_parameter(head.name), std=0.02)
 
 
-def wake_branches(model: nn.Module, gain: float) -> None:
-    """Give branches that are multiplied by zero, as NF-ResNets' are at first, a gain."""
-    for name, parameter in model.named_parameters():
-        if name.endswith("gain") and not parameter.any():
-            nn.init.constant_(parameter, gain)
+# As timm names them:
+SCALES = (".gamma", ".gamma_1", ".gamma_2")
+TOKENS = ("cls_token", "reg_token")
+BIASES = ".relative_position_bias_table"
+GAIN = "gain"
+
+
+def grow(model: nn.Module, seed: int) -> None:
+    """Draw what begins next to nothing as large as training may make it."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(SCALES):
+                parameter.uniform_(0.05, 0.5, generator=generator)
+            elif name in TOKENS:
+                parameter.normal_(std=0.5, generator=generator)
+            elif name.endswith(BIASES):
+                parameter.normal_(std=0.1, generator=generator)
+            elif name.endswith(GAIN) and not parameter.any():
+                parameter.fill_(0.2)
 
 
 def network_of(line: Line, seed: int, options: argparse.Namespace) -> nn.Module:
@@ -94,8 +111,8 @@ def network_of(line: Line, seed: int, options: argparse.Namespace) -> nn.Module:
         trained = pretrain(spec, state, public="synthetic", steps=options.trained, seed=seed)
         load(model, trained)
     wake_head(model, (3, line.size, line.size))
-    if options.gain is not None:
-        wake_branches(model, options.gain)
+    if options.grown:
+        grow(model, seed)
     return model.train(options.training)
 
 
@@ -156,14 +173,13 @@ def measure(line: Line, judge: Judge, kept: KeptRows, options: argparse.Namespac
     key = asdict(line) | {
         "trained": options.trained,
         "training": options.training,
+        **({"grown": True} if options.grown else {}),
         "people": list(options.people),
         "constants": [given for given in options.given if "." in given],
     }
     local, rows = loop_of(line, options), []
     if local is not None:
         key["local"] = asdict(local)
-    if options.gain is not None:
-        key["gain"] = options.gain
     for seed in options.seeds:
         chosen = list(batches(judge.faces, line.batch, options.targets, seed, options.people))
         done = {row["number"]: row for row in kept.of(key | {"seed": seed})}
@@ -184,7 +200,7 @@ def measure(line: Line, judge: Judge, kept: KeptRows, options: argparse.Namespac
             )
     state = f"{options.trained} steps" if options.trained else "fresh"
     state += ", training mode" if options.training else ""
-    state += "" if options.gain is None else f", gains {options.gain:g}"
+    state += ", grown" if options.grown else ""
     if local is not None:
         state += f", {local.steps} × {local.optimizer}, lr {local.lr:g}"
     settings_told = ", ".join(f"{k} = {v}" for k, v in line.settings.items()) or "as it is"
@@ -211,7 +227,7 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=1, help="batches a seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--trained", type=int, default=0, help="steps of pre-training")
-    parser.add_argument("--gain", type=float, help="in place of gains that start at zero")
+    parser.add_argument("--grown", action="store_true", help="scales as training leaves them")
     parser.add_argument("--training", action="store_true", help="batch norm in training mode")
     parser.add_argument("--people", nargs=2, default=ATTACKED, help="who is attacked")
     parser.add_argument("--lr", type=float, help="the client trains, by steps of this size")

@@ -44,7 +44,7 @@ def by_borders(images: Tensor, kernel: tuple[int, int], seed: int = 0) -> Tensor
         [1, 0, 2, 3]
     """
     count, rows, columns = len(images), images.shape[2] // kernel[0], images.shape[3] // kernel[1]
-    between = _borders(images.double().cpu(), kernel, rows, columns)
+    between = _borders(images.double().cpu(), kernel)
     neighbors: dict[int, list[int]] = {place: [] for place in range(rows * columns)}
     for one, two in between:
         neighbors[one].append(two)
@@ -88,22 +88,44 @@ def _sweep(
             return
 
 
-def _borders(images: Tensor, kernel: tuple[int, int], rows: int, columns: int) -> Borders:
-    """Mean difference across the border of two neighboring places, `[N, N]`, in both orders."""
-    n, c = images.shape[:2]
-    cut = images.reshape(n, c, rows, kernel[0], columns, kernel[1]).permute(2, 4, 0, 1, 3, 5)
+def _borders(images: Tensor, kernel: tuple[int, int]) -> Borders:
+    """Misfit across the border of two neighboring places, `[N, N]`, in both orders."""
+    patches = cut(images, kernel)
+    rows, columns = patches.shape[1:3]
     between: dict[tuple[int, int], Tensor] = {}
     for row in range(rows):
         for column in range(columns):
-            here = cut[row, column]
-            place = row * columns + column
+            here, place = patches[:, row, column], row * columns + column
             pairs = []
             if column + 1 < columns:
-                pairs.append((place + 1, here[..., -1], cut[row, column + 1][..., 0]))
+                pairs.append((place + 1, misfits_below(here.mT, patches[:, row, column + 1].mT)))
             if row + 1 < rows:
-                pairs.append((place + columns, here[..., -1, :], cut[row + 1, column][..., 0, :]))
-            for other, edge, next_edge in pairs:
-                apart = (edge[:, None] - next_edge[None]).abs().clamp_max(STEP)
-                between[place, other] = apart.mean((2, 3))
-                between[other, place] = between[place, other].T
+                pairs.append((place + columns, misfits_below(here, patches[:, row + 1, column])))
+            for other, apart in pairs:
+                between[place, other], between[other, place] = apart, apart.T
     return between
+
+
+def cut(images: Tensor, kernel: tuple[int, int]) -> Tensor:
+    """The patches `[N, rows, columns, C, h, w]` of images `[N, C, H, W]`, `h` times `w` pixels."""
+    n, c, height, width = images.shape
+    rows, columns = height // kernel[0], width // kernel[1]
+    tiles = images.reshape(n, c, rows, kernel[0], columns, kernel[1])
+    return tiles.permute(0, 2, 4, 1, 3, 5)
+
+
+def misfits_below(above: Tensor, below: Tensor) -> Tensor:
+    """How badly each of the second `[m, C, h, w]` lies below each of the first, `[n, m]`.
+
+    The mean difference on the border itself, between two rows of pixels, where each patch goes on
+    as it ends.
+    """
+    end, begin = _on_border(above.flip(2)), _on_border(below)
+    return torch.stack([(row - begin).abs().clamp_max(STEP).mean((1, 2)) for row in end])
+
+
+def _on_border(patches: Tensor) -> Tensor:
+    """What patches `[n, C, h, w]` are half a pixel before their first row, `[n, C, w]`."""
+    if patches.shape[2] == 1:
+        return patches[:, :, 0]
+    return 1.5 * patches[:, :, 0] - 0.5 * patches[:, :, 1]

@@ -16,11 +16,22 @@ class PlaceFit:
         front: The network.
         extra: Tokens before the patches (a class token), which have no patch.
         covariance: Of what is not known of a context, `[D, D]`.
+        usual: The mean context of each token, `[T, D]`.
     """
 
     front: Front
     extra: int
     covariance: Tensor
+    usual: Tensor
+
+    @property
+    def apart(self) -> float:
+        """Mean square of what tells two places, in units of what is not known of a context."""
+        if self.front.places == 1:
+            return float("inf")
+        contexts, basis = self._whiten(self.usual[self.extra :]), self._basis(patched=True)
+        contexts = contexts - contexts @ basis @ basis.T
+        return float((torch.pdist(contexts).square() / contexts.shape[1]).median())
 
     def _whiten(self, rows: Tensor) -> Tensor:
         factor = torch.linalg.cholesky(self.covariance)
@@ -33,13 +44,17 @@ class PlaceFit:
         ones = weight.new_ones(1, len(weight))
         return self._whiten(torch.cat([ones, -self.front.span @ weight.T]))
 
+    def _basis(self, *, patched: bool) -> Tensor:
+        """The same, orthonormal, `[D, 1 + R]`; where there is no patch, of a mean, `[D, 1]`."""
+        basis: Tensor = torch.linalg.qr(self._open()[: None if patched else 1].T).Q
+        return basis
+
     def left(self, tokens: Tensor, contexts: Tensor, *, patched: bool) -> Tensor:
         """Mean square of what no patch explains, `[n, m]`, of tokens `[n, D]` in contexts `[m, D]`.
 
         `patched`: the tokens have a patch; else only a mean.
         """
-        left_open = self._open()[: None if patched else 1]
-        basis = torch.linalg.qr(left_open.T).Q
+        basis = self._basis(patched=patched)
         z, c = self._whiten(tokens), self._whiten(contexts)
         z, c = z - z @ basis @ basis.T, c - c @ basis @ basis.T
         products = z @ c.T
@@ -54,7 +69,7 @@ class PlaceFit:
 
     def _solve(self, tokens: Tensor, contexts: Tensor) -> Tensor:
         left_open, z, c = self._open(), self._whiten(tokens), self._whiten(contexts)
-        basis = torch.linalg.qr(left_open.T).Q
+        basis = self._basis(patched=True)
         outside_z, outside_c = z - z @ basis @ basis.T, c - c @ basis @ basis.T
         scale = (outside_z * outside_c).sum(1) / outside_z.square().sum(1)
         rest = c - scale[:, None] * z

@@ -18,16 +18,15 @@ other drawn images where the tokens are not explained.
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from fedaudit.attacks.evidence.feed_forward import FeedForward, first_feed_forward
 from fedaudit.attacks.evidence.patch_borders import by_borders
+from fedaudit.attacks.evidence.patch_jigsaw import by_jigsaw
 from fedaudit.attacks.evidence.place_fit import PlaceFit
-from fedaudit.attacks.evidence.position_embedding import (
-    patch_layers,
-)
+from fedaudit.attacks.evidence.position_embedding import patch_layers
 from fedaudit.attacks.evidence.reading import Reading
+from fedaudit.attacks.evidence.token_assignment import assign, cluster, deal
 from fedaudit.attacks.evidence.token_separation import separate_tokens
 from fedaudit.attacks.evidence.transformer_front import Front, front_of
 
@@ -51,8 +50,11 @@ STARTS, RIGHT = 4, 3e-6
 variance, that photos in their places leave: by seven batches of p01, p02, p05 and p06, 2e-6 and
 less where every patch has its place, 8e-6 and more where one has not. Of two batches that were
 tried from four draws each, SSIM was 1.00 or 0.99, and 0.78 to 0.91 (tokens of which were wrong)."""
-TIE = 1e-9
-"""By which assignments differ that cost the same but for rounding."""
+APART = 1e3
+"""Mean square of what tells two places, in units of what is not known of a context, below which
+borders are asked first: timm's ViT-S and DINOv2 with an embedding of places have 7e4 and more at
+64 px, fresh; ViT-S with rotations or relative places and DINOv3 0.4 and less, BEiT and a ViT-B with
+relative places 2 and 25 where LayerScale is drawn from 0.05 to 0.5."""
 ITERATIONS = 300
 """Of L-BFGS, at most."""
 
@@ -81,69 +83,107 @@ def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:
         return None
     tokens, best = tokens.cpu(), (float("inf"), tokens)
     for start in range(seed, seed + STARTS):
-        fit, slots, rough = _place(front, layers, tokens, reading.count, start)
-        best = min(best, _place_anew(fit, tokens, slots, rough, start), key=lambda one: one[0])
-        if best[0] < RIGHT:
-            break
+        fit = _fit(front, layers, start)
+        for place in (_by_contexts,) if fit.apart > APART else (_by_borders, _by_contexts):
+            best = min(best, place(fit, layers, tokens, start), key=lambda one: one[0])
+            if best[0] < RIGHT:
+                return front.images(best[1]).clamp(0, 1).to(reading.like)
     return front.images(best[1]).clamp(0, 1).to(reading.like)
 
 
-def _place(
-    front: Front, layers: FeedForward, tokens: Tensor, count: int, seed: int
-) -> tuple[PlaceFit, Tensor, Tensor]:
-    """How tokens fit, which is where, `[N, T]`, and the patches `[N, P, F]` that follow."""
-    width = tokens.shape[1]
+def _fit(front: Front, layers: FeedForward, seed: int) -> PlaceFit:
+    """How tokens fit places, as far as drawn images tell."""
     drawn = _drawn_contexts(front, layers.tokens, seed)
     usual = drawn.mean(0)
-    apart = (drawn - usual).reshape(-1, width)
+    apart = (drawn - usual).flatten(0, 1)
     covariance = CAUTION * apart.T @ apart / len(apart)
-    covariance += 1e-6 * covariance.diagonal().mean() * torch.eye(width).double()
-    extra = layers.tokens - front.places
-    fit = PlaceFit(front, extra, covariance)
-    misfit = fit.left(tokens, usual, patched=True)
-    misfit[:, :extra] = fit.left(tokens, usual[:extra], patched=False)
-    chosen = _assign(misfit.clamp_min(1e-12).log().repeat(1, count))
-    place = chosen % layers.tokens
-    members = [torch.nonzero(place == p)[:, 0] for p in range(layers.tokens)]
-    photo = _cluster(_upstream(layers, tokens), members, count)
-    contexts = usual.expand(count, -1, -1)
+    covariance += 1e-6 * covariance.diagonal().mean() * torch.eye(len(covariance)).double()
+    return PlaceFit(front, layers.tokens - front.places, covariance, usual)
+
+
+def _place(
+    fit: PlaceFit, layers: FeedForward, tokens: Tensor, *, told: bool
+) -> tuple[Tensor, Tensor]:
+    """Which token is where, `[N, T]`, and the patches `[N, P, F]` that follow.
+
+    Where their contexts have not `told` places, a photo's patches come in any order.
+    """
+    extra, number = fit.extra, layers.tokens
+    count = len(tokens) // number
+    misfit = fit.left(tokens, fit.usual, patched=True)
+    misfit[:, :extra] = fit.left(tokens, fit.usual[:extra], patched=False)
+    place = assign(misfit.clamp_min(1e-12).log().repeat(1, count)) % number
+    groups = list(torch.arange(number)[:, None])
+    if not told:
+        groups[extra:] = [torch.arange(extra, number)]
+    members = [torch.nonzero(torch.isin(place, group))[:, 0] for group in groups]
+    photo = cluster(_upstream(layers, tokens), members, count)
+    contexts = fit.usual.expand(count, -1, -1)
     for _ in range(ROUNDS):
-        slots = torch.empty(count, layers.tokens, dtype=torch.int64)
-        slots[photo, place] = torch.arange(len(tokens))
+        slots = torch.empty(count, number, dtype=torch.int64)
+        for group, rows in zip(groups, members, strict=True):
+            slots[:, group] = rows[photo[rows].argsort(stable=True)].view(count, -1)
         patches = fit.solve(tokens, slots, contexts)
         with torch.no_grad():
-            contexts = front.run(patches)[1]
-        for p, rows in enumerate(members):
-            photo[rows] = _assign(fit.left(tokens[rows], contexts[:, p], patched=p >= extra))
-    return fit, slots, patches
+            contexts = fit.front.run(patches)[1]
+        for group, rows in zip(groups, members, strict=True):
+            likely, patched = contexts[:, group].mean(1), int(group[0]) >= extra
+            photo[rows] = deal(fit.left(tokens[rows], likely, patched=patched))
+    return slots, patches
 
 
-def _place_anew(
-    fit: PlaceFit, tokens: Tensor, slots: Tensor, patches: Tensor, seed: int
+def _by_contexts(
+    fit: PlaceFit, layers: FeedForward, tokens: Tensor, seed: int
 ) -> tuple[float, Tensor]:
-    """The patches `[N, P, F]`, after all tokens are placed once more, until none moves.
+    """The patches `[N, P, F]`, each where its token fits, and what share of the tokens these leave.
 
-    Those that leave the least of the tokens, and how much that is.
+    Then all tokens are placed once more, among patches that continue each other, until none moves;
+    the patches that leave the least are kept.
     """
-    count, places = slots.shape
+    slots, patches = _place(fit, layers, tokens, told=True)
     left, patches = _polish(fit.front, patches, tokens[slots])
     best = left, patches
-    for _ in range(PLACINGS if count > 1 else 0):
-        height, width = fit.front.patch.kernel_size
+    for _ in range(PLACINGS if len(slots) > 1 else 0):
         images = fit.front.images(patches).clamp(0, 1)
-        moved = by_borders(images, (height, width), seed)
+        moved = by_borders(images, fit.front.patch_size, seed)
         with torch.no_grad():
             contexts = fit.front.run(patches.gather(0, moved[..., None].expand_as(patches)))[1]
         misfit = fit.left(tokens, contexts.flatten(0, 1), patched=True)
-        extra = (torch.arange(count)[:, None] * places + torch.arange(fit.extra)).flatten()
-        misfit[:, extra] = fit.left(tokens, contexts[:, : fit.extra].flatten(0, 1), patched=False)
-        found = torch.empty(count * places, dtype=torch.int64)
-        found[_assign(misfit.clamp_min(1e-12).log())] = torch.arange(len(tokens))
+        extra = torch.arange(len(tokens)) % layers.tokens < fit.extra
+        misfit[:, extra] = fit.left(tokens, contexts.flatten(0, 1)[extra], patched=False)
+        found = torch.empty(len(tokens), dtype=torch.int64)
+        found[assign(misfit.clamp_min(1e-12).log())] = torch.arange(len(tokens))
         before, slots = tokens[slots], found.view_as(slots)
         if torch.equal(tokens[slots], before):
             break
         left, patches = _polish(fit.front, fit.solve(tokens, slots, contexts), tokens[slots])
         best = min(best, (left, patches), key=lambda one: one[0])
+    return best
+
+
+def _by_borders(
+    fit: PlaceFit, layers: FeedForward, tokens: Tensor, seed: int
+) -> tuple[float, Tensor]:
+    """The same where contexts tell no place, as a puzzle.
+
+    Attention may not mind the order at all: the last patches that explain the tokens are kept.
+    """
+    slots, patches = _place(fit, layers, tokens, told=False)
+    best = float("inf"), patches
+    for _ in range(PLACINGS):
+        moved = by_jigsaw(fit.front.images(patches).clamp(0, 1), fit.front.patch_size, seed)
+        before, slots = slots, slots.clone()
+        slots[:, fit.extra :] = before[:, fit.extra :].flatten()[moved]
+        if best[0] < RIGHT and torch.equal(slots, before):
+            break
+        with torch.no_grad():
+            contexts = fit.front.run(patches.flatten(0, 1)[moved])[1]
+        for place in range(fit.extra):
+            rows = before[:, place]
+            slots[deal(fit.left(tokens[rows], contexts[:, place], patched=False)), place] = rows
+        left, patches = _polish(fit.front, fit.solve(tokens, slots, contexts), tokens[slots])
+        if left <= max(best[0], RIGHT):
+            best = left, patches
     return best
 
 
@@ -166,36 +206,6 @@ def _upstream(layers: FeedForward, tokens: Tensor) -> Tensor:
     hidden = layers.activation(tokens @ weight.T + bias)
     outer = layers.gradients[1].double().cpu()
     return F.normalize(torch.linalg.lstsq(hidden.T, outer.T).solution, dim=1)
-
-
-def _assign(cost: Tensor) -> Tensor:
-    """The column of each row, each column once, at least cost.
-
-    Tokens that stand for two have rows that differ by rounding, which another run does otherwise:
-    of these the first goes to the last column.
-    """
-    rows, columns = (torch.arange(n).to(cost) for n in cost.shape)
-    chosen: Tensor = torch.as_tensor(
-        linear_sum_assignment((cost + TIE * rows[:, None] * columns).numpy())[1]
-    )
-    return chosen
-
-
-def _cluster(features: Tensor, members: list[Tensor], count: int) -> Tensor:
-    """The photo of each token, one token of each place a photo: k-means from several places."""
-    best, least = torch.zeros(len(features), dtype=torch.int64), float("inf")
-    for first in range(0, len(members), max(1, len(members) // 8)):
-        centers, photo = features[members[first]], torch.zeros_like(best)
-        for _ in range(20):
-            cost = 0.0
-            for rows in members:
-                distances = torch.cdist(features[rows], centers).square()
-                photo[rows] = _assign(distances)
-                cost += float(distances[range(count), photo[rows]].sum())
-            centers = torch.stack([features[photo == i].mean(0) for i in range(count)])
-        if cost < least:
-            best, least = photo.clone(), cost
-    return best
 
 
 def _polish(front: Front, patches: Tensor, tokens: Tensor) -> tuple[float, Tensor]:

@@ -82,7 +82,7 @@ def separate_tokens(layers: FeedForward, count: int, seed: int = 0) -> Tensor | 
     tokens = exact.single()
     generator = torch.Generator().manual_seed(seed)
     found, functionals = exact.bias.new_zeros(0, total), exact.bias.new_zeros(0, total)
-    idle, stale, most = 0, 0, 0
+    idle, stale, most = 0, 0, (found, functionals)
     while len(found) < total and idle < PATIENCE and stale <= PATIENCE:
         if idle:  # some are mixtures: what they hide is not where they leave room
             found, functionals = _new_ones(whole, _refined(whole, found), found[:0], found[:0])
@@ -102,8 +102,9 @@ def separate_tokens(layers: FeedForward, count: int, seed: int = 0) -> Tensor | 
             candidates = _refined(whole, candidates)
         found, functionals = _new_ones(whole, candidates, found, functionals)
         idle = idle + 1 if len(found) <= before else 0
-        if len(found) > most:
-            most, stale = len(found), 0
+        if len(found) > len(most[0]):
+            most, stale = (found, functionals), 0
+    found, functionals = most
     missing = total - len(found)
     if missing > TWINS * total:
         return None

@@ -62,6 +62,12 @@ class Front:
         """P, how many patches an image has."""
         return places(self.zero.shape[2:], self.patch)
 
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a patch."""
+        height, width = self.patch.kernel_size
+        return height, width
+
     def run(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens `[n, T, D]` before the layer norm, of patches `[n, P, F]`, and their contexts."""
         heard: dict[str, Tensor] = {}

@@ -14,6 +14,9 @@ patch is a small linear system; L-BFGS on the tokens ends what the unknown atten
 patches move to the photo whose patches they continue (`patch_borders`), and all tokens are placed
 once more, in the attention of photos that are nearly right now, until none moves; all of it from
 other drawn images where the tokens are not explained.
+
+Where c_p hardly tells places (rotations, relative positions), patches follow all the same, and are
+put together as a puzzle (`patch_jigsaw`).
 """
 
 import torch
@@ -50,11 +53,11 @@ STARTS, RIGHT = 4, 3e-6
 variance, that photos in their places leave: by seven batches of p01, p02, p05 and p06, 2e-6 and
 less where every patch has its place, 8e-6 and more where one has not. Of two batches that were
 tried from four draws each, SSIM was 1.00 or 0.99, and 0.78 to 0.91 (tokens of which were wrong)."""
-APART = 1e3
-"""Mean square of what tells two places, in units of what is not known of a context, below which
-borders are asked first: timm's ViT-S and DINOv2 with an embedding of places have 7e4 and more at
-64 px, fresh; ViT-S with rotations or relative places and DINOv3 0.4 and less, BEiT and a ViT-B with
-relative places 2 and 25 where LayerScale is drawn from 0.05 to 0.5."""
+ALIKE, APART = 1.0, 1e3
+"""Mean square of what tells two places, in units of what is not known of a context, up to which
+borders alone are asked, and borders first. At 64 px timm's ViT-S and DINOv2 with an embedding of
+places have 7e4 and more, fresh; ViT-S with rotations or relative places and DINOv3 0.4 and less;
+BEiT and a ViT-B with relative places 2 and 25, LayerScale drawn from 0.05 to 0.5."""
 ITERATIONS = 300
 """Of L-BFGS, at most."""
 
@@ -78,13 +81,17 @@ def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:
     front = front_of(reading, name, patch, layers)
     if front is None or layers.inner.weight.shape[1] != patch.out_channels:
         return None
-    tokens = separate_tokens(layers, reading.count, seed)
+    fit = _fit(front, layers, seed)
+    with torch.no_grad():
+        expected = front.norm(fit.usual[: fit.extra])
+    tokens = separate_tokens(layers, reading.count, seed, expected=expected)
     if tokens is None:
         return None
     tokens, best = tokens.cpu(), (float("inf"), tokens)
     for start in range(seed, seed + STARTS):
-        fit = _fit(front, layers, start)
-        for place in (_by_contexts,) if fit.apart > APART else (_by_borders, _by_contexts):
+        fit = _fit(front, layers, start) if start > seed else fit
+        ways = (_by_borders,) * (fit.apart < APART) + (_by_contexts,) * (fit.apart > ALIKE)
+        for place in ways:
             best = min(best, place(fit, layers, tokens, start), key=lambda one: one[0])
             if best[0] < RIGHT:
                 return front.images(best[1]).clamp(0, 1).to(reading.like)
@@ -211,8 +218,8 @@ def _upstream(layers: FeedForward, tokens: Tensor) -> Tensor:
 def _polish(front: Front, patches: Tensor, tokens: Tensor) -> tuple[float, Tensor]:
     """The patches `[N, P, F]` in the span that give the tokens `[N, T, D]`, from near them.
 
-    And the share of the tokens, as variance, that these leave. In units of each token's deviation,
-    by which the layer norm divides, and in single precision.
+    And the share of the patches' tokens, as variance, that these leave. In units of each token's
+    deviation, by which the layer norm divides, and in single precision.
     """
     whole, front, tokens = front, front.single(), tokens.float()
     with torch.no_grad():
@@ -223,13 +230,18 @@ def _polish(front: Front, patches: Tensor, tokens: Tensor) -> tuple[float, Tenso
         tolerance_grad=1e-12, tolerance_change=1e-14,
     )  # fmt: skip
 
+    def missed() -> Tensor:
+        result: Tensor = front.norm(front.run(units * free @ front.span)[0]) - tokens
+        return result
+
     def closure() -> Tensor:
         optimizer.zero_grad()
-        before = front.run(units * free @ front.span)[0]
-        loss: Tensor = (front.norm(before) - tokens).square().sum()
+        loss = missed().square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    left = float(closure().detach() / tokens.square().sum())
+    with torch.no_grad():
+        of_patches = missed()[:, -front.places :].square().sum()
+    left = float(of_patches / tokens[:, -front.places :].square().sum())
     return left, (units * free).detach().to(whole.span) @ whole.span

@@ -21,10 +21,12 @@ to (`token_criteria`); what they had hidden is found then, where all others' fun
 
 Where photos are plain (a wall), several tokens may differ by less than float32 tells, and come out
 as one, their mean. At this one, directions lead to the others along which φ(W₁ z + b₁) stays in the
-second span, to first order: they tell which to take twice, or more often.
+second span, to first order: they tell which to take twice, or more often. Class tokens and
+registers of all photos may differ as little; of these it is known that each photo has one.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.evidence.feed_forward import FeedForward
@@ -59,7 +61,9 @@ TWINS = 0.1
 of 200 do, 2 % apart from their twins."""
 
 
-def separate_tokens(layers: FeedForward, count: int, seed: int = 0) -> Tensor | None:
+def separate_tokens(
+    layers: FeedForward, count: int, seed: int = 0, *, expected: Tensor | None = None
+) -> Tensor | None:
     """All tokens `[count·T, D]` of a batch, in any order, in double precision.
 
     None where they are as many as the spans have dimensions, where the gradients do not show how
@@ -70,6 +74,7 @@ def separate_tokens(layers: FeedForward, count: int, seed: int = 0) -> Tensor | 
         layers: The feed-forward part, with its gradients.
         count: Images of the batch.
         seed: Of the starts.
+        expected: `[E, D]`, tokens of which each photo has one, nearly (class tokens, registers).
     """
     total = count * layers.tokens
     hidden, width = layers.inner.weight.shape
@@ -105,11 +110,30 @@ def separate_tokens(layers: FeedForward, count: int, seed: int = 0) -> Tensor | 
         if len(found) > len(most[0]):
             most, stale = (found, functionals), 0
     found, functionals = most
-    missing = total - len(found)
+    result: Tensor = found @ exact.basis
+    if expected is not None:
+        again = _alike(result, expected.to(result), count)[: total - len(found)]
+        result = torch.cat([result, result[again]])
+    missing = total - len(result)
     if missing > TWINS * total:
         return None
-    result: Tensor = torch.cat([found, _twins(exact, found, functionals, missing)]) @ exact.basis
-    return result
+    return torch.cat([result, _twins(exact, found, functionals, missing) @ exact.basis])
+
+
+def _alike(tokens: Tensor, expected: Tensor, count: int) -> list[int]:
+    """Which tokens `[n, D]` stand for others, too, of those of which each photo has one `[E, D]`.
+
+    They are told by the widest gap among those that are nearest to what is expected.
+    """
+    if len(tokens) <= count:
+        return []
+    again: list[int] = []
+    apart = 1 - F.normalize(expected, dim=1) @ F.normalize(tokens, dim=1).T
+    for near, which in zip(*apart.clamp_min(1e-12).sort(1), strict=True):
+        gaps = near[1 : count + 1] / near[:count]
+        seen = int(gaps.argmax()) + 1
+        again += [int(which[0])] * (count - seen)
+    return again
 
 
 def _refined(whole: Upstream, candidates: Tensor) -> Tensor:

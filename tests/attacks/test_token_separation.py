@@ -129,6 +129,19 @@ def test_a_token_that_stands_for_several_is_taken_as_often() -> None:
     assert torch.equal(twins, mean.expand(2, -1))
 
 
+def test_registers_that_are_hidden_are_taken_again() -> None:
+    """Of three photos, two registers of one kind came out as one, and all of the other kind."""
+    generator = torch.Generator().manual_seed(0)
+    expected = torch.randn(2, 40, generator=generator)
+    patches = torch.randn(9, 40, generator=generator)
+    near = expected[[0, 0, 1, 1, 1]] + 0.01 * torch.randn(5, 40, generator=generator)
+    tokens = torch.cat([patches, near])
+    again = token_separation._alike(tokens, expected, 3)
+    assert len(again) == 1
+    assert again[0] in (9, 10)
+    assert token_separation._alike(torch.cat([tokens, near[:1]]), expected, 3) == []
+
+
 def test_a_batch_of_a_transformer_comes_out() -> None:
     model, photos = transformer(), drawn(2)
     rebuilt = fedaudit.attack(

@@ -57,8 +57,9 @@ def subspace_matching(
         steps: Steps of Adam, from noise; and again after each mending.
         mends: How often, at most, what contradicts the update in places is drawn anew there, and
             searched on; what is as wrong thereafter is searched once more from other noise, on a
-            coarse grid first, and one photo by waves at last. Images that explain the update
-            already are left alone, like those of which nothing is right.
+            coarse grid first, and one photo by waves at last; if need be twice, the second time
+            with its quarters in the order that is nearest (`block_order`). Images that explain the
+            update already are left alone, like those of which nothing is right.
         lr: Peak step size, in units of the pixel range [0, 1]; falls as a cosine.
         total_variation: Weight of the total variation at the start.
         fading: Power of the share of steps left by which that weight falls, to 0. With 0 it stays,

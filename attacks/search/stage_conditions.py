@@ -37,7 +37,7 @@ def _waves_are_left_out(
         return False
     if misses(before, BURIED, spans):
         return True
-    if start == "normal":
+    if start in ("normal", "reordered"):
         return not misses(before, stage.if_missed, spans)
     begun = isinstance(before.varied, CosineSpectrum) and before.varied.start == "normal"
     return start == "last" and not begun

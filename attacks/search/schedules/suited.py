@@ -15,7 +15,13 @@ from fedaudit.attacks.search.schedules.grids_in_turn import (
 )
 from fedaudit.attacks.search.schedules.one_photo_batch_norm import held_smooth
 from fedaudit.attacks.search.schedules.span_stages import SPAN_FADING
-from fedaudit.attacks.search.schedules.waves import OPEN_AT, by_waves, wave_stage, waves_from_noise
+from fedaudit.attacks.search.schedules.waves import (
+    OPEN_AT,
+    by_waves,
+    wave_stage,
+    waves_from_noise,
+    waves_in_order,
+)
 from fedaudit.attacks.search.span_matching import SEEN
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
 from fedaudit.attacks.search.variables.pixels import ANEW, FINER, MENDED, OTHER_NOISE
@@ -52,7 +58,7 @@ def suited(
         drifted: The update is of a batch's several steps, or of signs: the true images miss what is
             spanned, and what explains it better is noise.
         single: Of one photo: a search that failed is made once more from other noise, and by waves
-            if that fails, too.
+            if that fails, too, and from other noise whose quarters are put in order, at last.
         averaged: Of the restarts of a search by each image's own maps the mean goes on.
         followed: The network is known at each step of local training by images nearly right.
         pruned: Some entries of each row are compared: by waves, once. L-BFGS would need slopes that
@@ -87,7 +93,8 @@ def suited(
         plain.insert(stages.index(asked[0]) + 1, again)
         searches = [n for n, s in enumerate(plain) if s.match == "spans" and s.optimizer == "adam"]
         if pixels <= OPEN_AT:
-            plain.insert(searches[-1] + 1, replace(wave_stage(asked[0], pixels), if_missed=SEEN))
+            waves = replace(wave_stage(asked[0], pixels), if_missed=SEEN)
+            plain[searches[-1] + 1 : searches[-1] + 1] = (waves, *waves_in_order(waves))
     return tuple(plain)
 
 

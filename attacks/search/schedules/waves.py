@@ -36,6 +36,14 @@ L-BFGS makes fewer, but at least those asked for, and nothing begins anew: ten i
 CPU seconds of a ResNet-50 at 224 px."""
 
 
+# By a photo of p01 through a fresh Swin-T at 64 px, three noises: after 60 of 400 steps the nearest
+# of 24 orders is that of the photo (`block_order`). After 390, one is at 1.9e-2 in a wrong order,
+# all others at 4.1e-2 and more: what is fine has come to fit it. SSIM so 0.25; in order 0.94.
+SKETCHED, SKETCH_LR = 0.15, 0.45
+"""Share of the steps of a search by waves after which quarters are put in order, and the size of
+these steps, and of the first thereafter, as a share: what steps that fall have come to by then."""
+
+
 def wave_stage(search: Stage, pixels: int) -> Stage:
     """A search by waves from noise, coarse before fine, as long as it takes to lead anywhere."""
     finer = max(pixels / OPEN_AT, 1.0) ** 0.5
@@ -51,6 +59,24 @@ def wave_stage(search: Stage, pixels: int) -> Stage:
         color_weights=COLOR_WEIGHTS,
         priors=(WithinRange(),),
     )
+
+
+def waves_in_order(waves: Stage) -> tuple[Stage, Stage]:
+    """The same from other noise, whose quarters are put in order once they show what they hold."""
+    sketch = replace(
+        waves,
+        steps=max(round(SKETCHED * waves.steps), 1),
+        lr=SKETCH_LR * waves.lr,
+        schedule="constant",
+        fading=0.0,
+    )
+    goes_on = replace(
+        waves,
+        varies=CosineSpectrum(start="reordered"),
+        steps=max(waves.steps - sketch.steps, 1),
+        lr=SKETCH_LR * waves.lr,
+    )
+    return sketch, goes_on
 
 
 def waves_from_noise(search: Stage, waves: Stage) -> tuple[Stage, ...]:

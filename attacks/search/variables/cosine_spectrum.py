@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.evidence.photo_statistics import cosines
+from fedaudit.attacks.search.block_order import in_nearest_order
 from fedaudit.attacks.search.scene import Scene, StageResult, images_of
 from fedaudit.attacks.search.variables.pixels import Pixels
 
@@ -27,17 +28,23 @@ class CosineSpectrum:
     Args:
         power: Units are 1 / (1 + frequency) to that power, scaled so that a step of all of them
             moves pixels by its size: 1 is what photos have, less lets fine waves move sooner.
-        start: From "normal" noise around gray, from the best images so far ("previous"), or from
-            what the stage before ended with ("last").
+        start: From "normal" noise around gray, from the best images so far ("previous"), from what
+            the stage before ended with ("last"), or from that with its quarters in the order that
+            is nearest to what layers' inputs span ("reordered").
     """
 
     power: float = 1.0
-    start: Literal["last", "normal", "previous"] = "previous"
+    start: Literal["last", "normal", "previous", "reordered"] = "previous"
 
     def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
         """The spectra of the images so far: one `[R, c, H, W]` an image."""
         channels = scene.evidence.free_shape[0]
-        images = images_of(scene, before) if self.start == "last" else before.images
+        goes_on = self.start in ("last", "reordered")
+        images = images_of(scene, before) if goes_on else before.images
+        if self.start == "reordered":
+            spans = scene.leading
+            assert spans is not None
+            images = torch.stack([in_nearest_order(spans, one) for one in images.clamp(0, 1)])
         if self.start == "normal":
             images = torch.stack(Pixels(start="normal").begin(scene, before), 1).clamp(0, 1)
         waves, units = _basis(images, self.power)

@@ -90,9 +90,9 @@ def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:
     tokens, best = tokens.cpu(), (float("inf"), tokens)
     for start in range(seed, seed + STARTS):
         fit = _fit(front, layers, start) if start > seed else fit
-        ways = (_by_borders,) * (fit.apart < APART) + (_by_contexts,) * (fit.apart > ALIKE)
+        ways = (_as_puzzle,) * (fit.apart < APART) + (_as_contexts_tell,) * (fit.apart > ALIKE)
         for place in ways:
-            best = min(best, place(fit, layers, tokens, start), key=lambda one: one[0])
+            best = min(place(fit, layers, tokens, start), best, key=lambda one: one[0])
             if best[0] < RIGHT:
                 return front.images(best[1]).clamp(0, 1).to(reading.like)
     return front.images(best[1]).clamp(0, 1).to(reading.like)
@@ -139,7 +139,7 @@ def _place(
     return slots, patches
 
 
-def _by_contexts(
+def _as_contexts_tell(
     fit: PlaceFit, layers: FeedForward, tokens: Tensor, seed: int
 ) -> tuple[float, Tensor]:
     """The patches `[N, P, F]`, each where its token fits, and what share of the tokens these leave.
@@ -168,7 +168,7 @@ def _by_contexts(
     return best
 
 
-def _by_borders(
+def _as_puzzle(
     fit: PlaceFit, layers: FeedForward, tokens: Tensor, seed: int
 ) -> tuple[float, Tensor]:
     """The same where contexts tell no place, as a puzzle.
@@ -178,6 +178,8 @@ def _by_borders(
     slots, patches = _place(fit, layers, tokens, told=False)
     best = float("inf"), patches
     for _ in range(PLACINGS):
+        if not patches.isfinite().all():
+            break
         moved = by_jigsaw(fit.front.images(patches).clamp(0, 1), fit.front.patch_size, seed)
         before, slots = slots, slots.clone()
         slots[:, fit.extra :] = before[:, fit.extra :].flatten()[moved]

@@ -315,6 +315,23 @@ def test_where_no_place_is_known_borders_tell_it(count: int) -> None:
     assert farthest(photos_by_tokens(reading(model, photos, sent(model, photos))), photos) < 0.02
 
 
+def test_patches_that_are_no_numbers_are_no_puzzle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos come back that no equation bears out, and nothing is raised."""
+    model, photos = transformer(), drawn(1)
+    nn.init.zeros_(model.get_parameter("encoder.pos_embedding"))
+    place = token_placing._place
+
+    def lost(*args: Any, **named: Any) -> tuple[Tensor, Tensor]:
+        slots, patches = place(*args, **named)
+        return slots, torch.full_like(patches, torch.nan)
+
+    monkeypatch.setattr(token_placing, "_place", lost)
+    monkeypatch.setattr(token_placing, "ALIKE", torch.inf)
+    found = photos_by_tokens(reading(model, photos, sent(model, photos)))
+    assert found is not None
+    assert found.shape == photos.shape
+
+
 @pytest.mark.slow
 def test_photos_through_rotations_and_relative_places_come_out() -> None:
     """As BEiT and DINOv3 know places, by attention alone."""

@@ -21,7 +21,7 @@ from fedaudit.attacks.evidence.patch_borders import cut, misfits_below
 
 # By color photos of p01 and p02 of OpenPeople, patches of 16, four photos at a time: of 32 at 64 px
 # all come together, of 32 at 112 px 30. With plain misfits 31 and 31, but some photos, one of p09
-# and p10, too, fit better if they are turned by a column; without growing anew 21 at 112 px.
+# and p10, too, fit better if they are shifted by a column; without growing anew 21 at 112 px.
 STARTS = 4
 """Boards that are grown from one patch."""
 BORDER = 0.1
@@ -89,9 +89,9 @@ class _Puzzle:
 
     def solved(self, first: int, generator: torch.Generator) -> Boards:
         """Boards grown from a piece, then from what surely belongs together, while that helps."""
-        boards = self._improved(self._turned(self._grown({(0, 0, 0): first})), generator)
+        boards = self._improved(self._shifted(self._grown({(0, 0, 0): first})), generator)
         while True:
-            anew = self._improved(self._turned(self._grown(self._sure(boards))), generator)
+            anew = self._improved(self._shifted(self._grown(self._sure(boards))), generator)
             if not self.misfit(anew) < self.misfit(boards) - GAIN:
                 return boards
             boards = anew
@@ -155,23 +155,23 @@ class _Puzzle:
             )
         }
 
-    def _turned(self, boards: Boards) -> Boards:
-        """Boards of which each is turned to where it fits best, first rows or columns to the end.
+    def _shifted(self, boards: Boards) -> Boards:
+        """Boards of which each is shifted to where it fits best, first rows or columns to the end.
 
         Those that were grown beyond an edge of a photo have what lies there at the other edge.
         """
         count, rows, columns = self.size
-        turns = [(row, 0) for row in range(rows)] + [(0, column) for column in range(1, columns)]
-        turned: Boards = {}
+        shifts = [(row, 0) for row in range(rows)] + [(0, column) for column in range(1, columns)]
+        shifted: Boards = {}
         for photo in range(count):
             own = [(place, piece) for place, piece in boards.items() if place[0] == photo]
             likely: list[Boards] = [
                 {(photo, (y + dy) % rows, (x + dx) % columns): n for (_, y, x), n in own}
-                for dy, dx in turns
+                for dy, dx in shifts
             ]
             best: Boards = min(likely, key=self.misfit)
-            turned |= best
-        return turned
+            shifted |= best
+        return shifted
 
     def _sure(self, boards: Boards) -> Boards:
         """Of each photo the largest part in which neighbors are each other's best."""

@@ -4,8 +4,6 @@ import sys
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 import torch
@@ -13,7 +11,6 @@ from torch import Tensor
 
 import fedaudit
 from fedaudit.attacks.search.block_order import NEARER, in_nearest_order, with_quarters
-from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.scene import Scene, StageResult, images_of
 from fedaudit.attacks.search.schedules.span_stages import span_stages
@@ -22,6 +19,7 @@ from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 from fedaudit.attacks.search.variables.cosine_spectrum import CosineSpectrum
 
 sys.path.insert(0, str(Path(__file__).parent))
+from interrupted_search import assert_goes_on, seeded
 from small_spans import seen_in, sent, spans_in
 from test_common_maps import drawn, network
 
@@ -108,24 +106,7 @@ def test_it_goes_on_where_it_was_interrupted(
     first, then = attack.stages
     attack = replace(attack, stages=(replace(first, if_missed=0.0), then))
 
-    def generator() -> torch.Generator:
-        return torch.Generator().manual_seed(5)
-
-    whole = attack(seen, generator=generator())
+    whole = attack(seen, generator=seeded())
     assert len(asked) == 1
     assert whole.iterations == 100
-    checkpoint = Checkpoint(tmp_path / "kept.safetensors", every=0)
-    save, count = checkpoint.save, iter(range(saves))
-
-    def save_or_die(*what: Any) -> None:
-        save(*what)
-        if next(count, None) is None:
-            raise InterruptedError
-
-    dying = SimpleNamespace(save=save_or_die, load=checkpoint.load, every=0, clear=None)
-    with pytest.raises(InterruptedError):
-        attack(seen, generator=generator(), checkpoint=cast("Checkpoint", dying))
-    again = attack(seen, generator=generator(), checkpoint=checkpoint)
-    assert torch.equal(again.images, whole.images)
-    assert again.objective == whole.objective
-    assert again.iterations == whole.iterations
+    assert_goes_on(attack, seen, whole, saves, tmp_path)

@@ -3,8 +3,6 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 import torch
@@ -17,7 +15,6 @@ from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.gathering.gather import gather_inputs
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
-from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.mini_batches import ROUNDS, follow_steps
 from fedaudit.attacks.search.schedules.grids_in_turn import MIDWAY, OF_STEPS
 from fedaudit.attacks.search.schedules.span_stages import span_stages
@@ -27,6 +24,7 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.models.class_head import find_class_head, head_inputs
 
 sys.path.insert(0, str(Path(__file__).parent))
+from interrupted_search import assert_goes_on, seeded
 from test_common_maps import drawn
 from test_simulated_misfit import TWO_EPOCHS, seen_of, trained_on
 from test_unmixed_maps import network
@@ -214,22 +212,5 @@ def test_it_goes_on_where_it_was_interrupted_step_by_step(saves: int, tmp_path: 
     seen = seen_of(model, trained_on(model, images, TWO_EPOCHS), TWO_EPOCHS)
     attack = subspace_matching(steps=20)
 
-    def generator() -> torch.Generator:
-        return torch.Generator().manual_seed(5)
-
-    whole = attack(seen, generator=generator())
-    checkpoint = Checkpoint(tmp_path / "kept.safetensors", every=0)
-    save, count = checkpoint.save, iter(range(saves))
-
-    def save_or_die(*what: Any) -> None:
-        save(*what)
-        if next(count, None) is None:
-            raise InterruptedError
-
-    dying = SimpleNamespace(save=save_or_die, load=checkpoint.load, every=0, clear=None)
-    with pytest.raises(InterruptedError):
-        attack(seen, generator=generator(), checkpoint=cast("Checkpoint", dying))
-    again = attack(seen, generator=generator(), checkpoint=checkpoint)
-    assert torch.equal(again.images, whole.images)
-    assert again.objective == whole.objective
-    assert again.iterations == whole.iterations
+    whole = attack(seen, generator=seeded())
+    assert_goes_on(attack, seen, whole, saves, tmp_path)

@@ -19,6 +19,8 @@ Where c_p hardly tells places (rotations, relative positions), patches follow al
 put together as a puzzle (`patch_jigsaw`).
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,8 +64,24 @@ ITERATIONS = 300
 """Of L-BFGS, at most."""
 
 
-def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:
-    """The photos `[N, C, H, W]` behind a transformer's update; None where this does not apply.
+@dataclass(frozen=True)
+class PlacedTokens:
+    """Photos whose patches are where their tokens fit best.
+
+    Attributes:
+        images: `[N, C, H, W]`.
+        left: Share of the tokens of patches, as variance, that the photos leave unexplained.
+        tells_places: Whether patches in other places would leave more: not where attention alone
+            knows places, and may not mind them.
+    """
+
+    images: Tensor
+    left: float
+    tells_places: bool
+
+
+def photos_by_tokens(reading: Reading, seed: int = 0) -> PlacedTokens | None:
+    """The photos behind a transformer's update; None where this does not apply.
 
     It applies to transformers with a layer of patches before which nothing but a channel's scale
     and offset is applied, where all tokens of the batch are fewer than a token has numbers. That
@@ -92,10 +110,12 @@ def photos_by_tokens(reading: Reading, seed: int = 0) -> Tensor | None:
         fit = _fit(front, layers, start) if start > seed else fit
         ways = (_as_puzzle,) * (fit.apart < APART) + (_as_contexts_tell,) * (fit.apart > ALIKE)
         for place in ways:
-            best = min(place(fit, layers, tokens, start), best, key=lambda one: one[0])
-            if best[0] < RIGHT:
-                return front.images(best[1]).clamp(0, 1).to(reading.like)
-    return front.images(best[1]).clamp(0, 1).to(reading.like)
+            if best[0] >= RIGHT:
+                best = min(place(fit, layers, tokens, start), best, key=lambda one: one[0])
+        if best[0] < RIGHT:
+            break
+    images = front.images(best[1]).clamp(0, 1).to(reading.like)
+    return PlacedTokens(images, best[0], fit.apart > APART)
 
 
 def _fit(front: Front, layers: FeedForward, seed: int) -> PlaceFit:

@@ -19,11 +19,18 @@ A search may end in a mixture of tokens that are nearly alike, and take their pl
 found any more, the upstream gradients tell such mixtures, and bring each to the token it is nearest
 to (`token_criteria`); what they had hidden is found then, where all others' functionals are 0.
 
+After several steps the spans are those of the tokens at all of them, and hold, as weights change,
+more directions than there are tokens. The tokens of the first step, at weights that are known, are
+among them. Their functionals are then no longer the only ones: the shortest is taken. A mixture is
+told by all others' functionals, and searched for once more where these are 0.
+
 Where photos are plain (a wall), several tokens may differ by less than float32 tells, and come out
 as one, their mean. At this one, directions lead to the others along which φ(W₁ z + b₁) stays in the
 second span, to first order: they tell which to take twice, or more often. Class tokens and
 registers of all photos may differ as little; of these it is known that each photo has one.
 """
+
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +42,12 @@ from fedaudit.attacks.evidence.token_criteria import Tokens, Upstream
 STARTS = 40
 """Searches at a time."""
 HELD, FREE = 8, 8
-"""Steps where the tokens found are held at 0, and then among all tokens."""
+"""Steps where the tokens found are held at 0, twice as many where it is searched once more, and
+then among all tokens."""
+AGAIN = 5
+"""Draws from which a token that is less sure is searched for once more, after several steps."""
+KNOWN = 0.5
+"""Value of a token's functional from which on a candidate is that token, or a mixture of it."""
 PATIENCE = 3
 """Rounds without a new token, and times that tokens were settled without a new most, after which
 the rest is given up."""
@@ -45,10 +57,15 @@ by that: 1.7e-4 and less of ViT-S's tokens, fresh, on photos of p01, p02, p05 an
 4e-4 and less, pre-trained for 20 steps, of p07 and p08. The mean of 14 tokens of a plain background
 has 3.8e-4, and takes the place of all of them: with 1e-3 alone, 185 of 200 were found there, in 141
 CPU seconds; so 199 are, in 52."""
-GAP = 2.0
-"""Least ratio of a spectrum's last singular value to the first that is noise: 100 of ViT-S's. Of
-one network of ten, pre-trained, it is 3 for four photos of p09 and p10: 63 of 68 tokens come out,
-and the photos at an SSIM of 0.71 to 1.00, where a search by spans ends in noise."""
+GAP, CLEAN = 1.3, 30.0
+"""Least ratio of a spectrum's last singular value to the first that is noise: 100 of ViT-S's; and
+that from which on noise is no more than float32 leaves. Where it is less, what is allowed of it
+(`SURE`, `FOUND`, `MIXED`) grows alike: the rounding of weights leaves a ratio of 3 of one step of
+SGD at a rate of 0.001 on four photos of p01 and p02 through timm's ViT-S, and 1.5 at 0.0005."""
+LOOSER = (1.0, 4.0)
+"""Factors by which more is allowed where most tokens are missing."""
+DRIFTED = 8.0
+"""Least factor by which more is allowed where weights changed from step to step."""
 LARGEST = 2e11
 """Tokens³ times hidden width up to which the search is made, some five minutes of one core: seven
 photos of 112 px through ViT-S take a third, two of 224 px through ViT-B all."""
@@ -78,46 +95,64 @@ def separate_tokens(
     """
     total = count * layers.tokens
     hidden, width = layers.inner.weight.shape
-    if total >= width or 2 * total > hidden or total**3 * hidden > LARGEST:
+    if total >= width or 2 * total > hidden:
         return None
     whole = _whole_problem(layers, total)
-    if whole is None:
+    if whole is None or len(whole.sizes) ** 3 * hidden > LARGEST:
         return None
-    exact = whole.tokens
-    tokens = exact.single()
+    for looser in LOOSER:
+        search = replace(whole, noise=looser * whole.noise)
+        found, functionals = _found_tokens(search, total, seed)
+        result: Tensor = found @ whole.tokens.basis
+        if expected is not None:
+            again = _alike(result, expected.to(result), count)[: total - len(found)]
+            result = torch.cat([result, result[again]])
+        missing = total - len(result)
+        if missing <= TWINS * total:
+            twins = _twins(whole.tokens, found, functionals, missing)
+            return torch.cat([result, twins @ whole.tokens.basis])
+    return None
+
+
+def _found_tokens(whole: Upstream, total: int, seed: int) -> tuple[Tensor, Tensor]:
+    """As many tokens as come apart, and their functionals, `[n, R]` each."""
+    exact, noise, width = whole.tokens, whole.noise, len(whole.sizes)
+    tokens, drifted = exact.single(), whole.drifted
     generator = torch.Generator().manual_seed(seed)
-    found, functionals = exact.bias.new_zeros(0, total), exact.bias.new_zeros(0, total)
+    found, functionals = exact.bias.new_zeros(0, width), exact.bias.new_zeros(0, width)
     idle, stale, most = 0, 0, (found, functionals)
     while len(found) < total and idle < PATIENCE and stale <= PATIENCE:
         if idle:  # some are mixtures: what they hide is not where they leave room
-            found, functionals = _new_ones(whole, _refined(whole, found), found[:0], found[:0])
+            settled = (
+                _apart(whole, found, functionals, generator)[0]
+                if drifted
+                else _refined(whole, found)
+            )
+            found, functionals = _new_ones(whole, settled, total, found[:0], functionals[:0])
             stale += 1  # it may drop some, which the next round finds again, and so on
-        free = _complement(functionals, total).to(tokens.basis)
+        free = _complement(functionals, width).to(tokens.basis)
         part = tokens.within(free)
         starts = min(STARTS, 2 * len(free) + 4)
         draws = torch.randn(starts, len(free), generator=generator).to(free)
-        candidates = part.descend(draws, HELD, held=True) @ free
-        if not idle:
-            candidates = tokens.descend(candidates, FREE, held=False)
+        candidates = part.descend(draws, HELD * (2 if idle else 1), held=True) @ free
+        if drifted or not idle:
+            moved = tokens.descend(candidates, FREE, held=False)
+            lost = _are_known(moved.double(), functionals) & bool(idle)
+            candidates = torch.where(lost[:, None], candidates, moved)
         before = len(found)
         left = tokens.outside(candidates)[1]
-        bound = FOUND if idle else SURE
+        bound = noise * (FOUND if idle else SURE)
         candidates = candidates[left.argsort()][: int((left < bound).sum())].double()
-        if idle:
+        if idle and not drifted:
             candidates = _refined(whole, candidates)
-        found, functionals = _new_ones(whole, candidates, found, functionals)
+        found, functionals = _new_ones(whole, candidates, total, found, functionals)
         idle = idle + 1 if len(found) <= before else 0
         if len(found) > len(most[0]):
             most, stale = (found, functionals), 0
     found, functionals = most
-    result: Tensor = found @ exact.basis
-    if expected is not None:
-        again = _alike(result, expected.to(result), count)[: total - len(found)]
-        result = torch.cat([result, result[again]])
-    missing = total - len(result)
-    if missing > TWINS * total:
-        return None
-    return torch.cat([result, _twins(exact, found, functionals, missing) @ exact.basis])
+    if drifted:
+        found, functionals = _apart(whole, found, functionals, generator)
+    return found, functionals
 
 
 def _alike(tokens: Tensor, expected: Tensor, count: int) -> list[int]:
@@ -138,17 +173,51 @@ def _alike(tokens: Tensor, expected: Tensor, count: int) -> list[int]:
 
 def _refined(whole: Upstream, candidates: Tensor) -> Tensor:
     """Candidates `[n, R]`, the surest first, of which those are refined that may be mixtures."""
-    moved = [whole.refined(c) if whole.miss(c) > MIXED else c for c in candidates]
+    bound = MIXED * whole.noise**2
+    moved = [whole.refined(c) if whole.miss(c) > bound else c for c in candidates]
     moved.sort(key=whole.miss)
     return torch.stack(moved) if moved else candidates
 
 
+def _apart(
+    whole: Upstream, found: Tensor, functionals: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The tokens found, the surest first, and their functionals, after several steps.
+
+    Those that are less sure are searched for once more where the functionals of all others are 0.
+    """
+    exact = whole.tokens
+    found, functionals, left = found.clone(), functionals.clone(), exact.outside(found)[1]
+    for number in left.argsort(descending=True).tolist():
+        if left[number] <= SURE:
+            break
+        others = torch.cat([functionals[:number], functionals[number + 1 :]])
+        free = _complement(others, functionals.shape[1])
+        draws = torch.randn(AGAIN, len(free), generator=generator).to(free)
+        draws = torch.cat([found[number : number + 1] @ free.T, draws])
+        held = exact.within(free).descend(draws, HELD, held=True) @ free
+        moved = torch.cat([held, exact.descend(held, FREE, held=False)])
+        moved = moved[~_are_known(moved, others)]
+        after = exact.outside(moved)[1]
+        if len(after) and after.min() < left[number]:
+            found[number], left[number] = moved[after.argmin()], after.min()
+            functionals[number] = whole(found[number])
+    order = left.argsort()
+    return found[order], functionals[order]
+
+
+def _are_known(candidates: Tensor, functionals: Tensor) -> Tensor:
+    """Which candidates `[n, R]` are tokens, or mixtures of those, that have these functionals."""
+    known: Tensor = (candidates @ functionals.T).abs().gt(KNOWN).any(1)
+    return known
+
+
 def _new_ones(
-    whole: Upstream, candidates: Tensor, found: Tensor, functionals: Tensor
+    whole: Upstream, candidates: Tensor, total: int, found: Tensor, functionals: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The tokens found, and their functionals, with those candidates that are none of them."""
     for c in candidates:
-        if len(found) < len(c) and not (functionals @ c).abs().gt(0.5).any():
+        if len(found) < total and not _are_known(c[None], functionals):
             found = torch.cat([found, c[None]])
             functionals = torch.cat([functionals, whole(c)[None]])
     return found, functionals
@@ -174,10 +243,10 @@ def _twins(exact: Tokens, found: Tensor, functionals: Tensor, missing: int) -> T
     return twins
 
 
-def _complement(functionals: Tensor, total: int) -> Tensor:
-    """Orthonormal rows `[r, R]` of which no functional sees anything."""
+def _complement(functionals: Tensor, width: int) -> Tensor:
+    """Orthonormal rows `[r, R]` of which no functional sees anything, R the width."""
     if not len(functionals):
-        return torch.eye(total).to(functionals)
+        return torch.eye(width).to(functionals)
     unit = functionals / functionals.norm(dim=1, keepdim=True)
     whole: Tensor = torch.linalg.qr(unit.T, mode="complete").Q
     return whole[:, len(functionals) :].T
@@ -191,22 +260,45 @@ def _whole_problem(layers: FeedForward, total: int) -> Upstream | None:
     """
     columns, sizes, rows = torch.linalg.svd(layers.gradients[0].double(), full_matrices=False)
     upstream, strengths, span = torch.linalg.svd(layers.gradients[1].double(), full_matrices=False)
-    for spectrum in (sizes, strengths):
-        if spectrum[total - 1] <= GAP * spectrum[total]:
-            return None
+    first = _directions(layers.gradients[0], sizes, total)
+    second = _directions(layers.gradients[1], strengths, total)
+    if first is None or second is None:
+        return None
+    (width, clear), (height, strong) = first, second
     weight, outer = layers.inner.weight.detach().double(), layers.outer.weight.detach().double()
     bias, norm = layers.inner.bias, layers.norm
     gain = norm.weight.detach().double()
-    roots = (sizes[:total] / sizes[0]).sqrt()
-    basis = roots[:, None] * rows[:total]
+    roots = (sizes[:width] / sizes[0]).sqrt()
+    basis = roots[:, None] * rows[:width]
     tokens = Tokens(
         basis=basis,
         response=basis @ weight.T,
         bias=weight.new_zeros(len(weight)) if bias is None else bias.detach().double(),
-        span=span[:total].T.contiguous(),
+        span=span[:height].T.contiguous(),
         normal=basis / gain,
         offset=norm.bias.detach().double() / gain,
         activation=layers.activation,
     )
-    likely = upstream[:, :total] * (strengths[:total] / strengths[0]).sqrt()
-    return Upstream(tokens, columns[:, :total], roots, outer.T @ likely)
+    likely = upstream[:, :height] * (strengths[:height] / strengths[0]).sqrt()
+    drifted = max(width, height) > total
+    noise = max(CLEAN / min(clear, strong), DRIFTED if drifted else 1.0)
+    return Upstream(tokens, columns[:, :width], roots, outer.T @ likely, noise, drifted)
+
+
+def _directions(gradient: Tensor, spectrum: Tensor, total: int) -> tuple[int, float] | None:
+    """How many singular values are none of noise, and by which factor the last token's is clear.
+
+    They are told as Gavish and Donoho do (IEEE Transactions on Information Theory 2014), by the
+    median of all, which is noise. More than there are tokens are there after several steps. None
+    where tokens are lost in noise.
+    """
+    gap = float(spectrum[total - 1] / spectrum[total].clamp_min(1e-300))
+    if gap >= CLEAN:  # what float32 leaves of one gradient is no white noise
+        return total, gap
+    ratio = min(gradient.shape) / max(gradient.shape)
+    least = 0.56 * ratio**3 - 0.95 * ratio**2 + 1.82 * ratio + 1.43
+    edge = least * spectrum.median().clamp_min(1e-300)
+    seen = int((spectrum > edge).sum())
+    if seen > total:
+        return seen, float(spectrum[total - 1] / edge)
+    return None if gap <= GAP else (total, gap)

@@ -88,8 +88,8 @@ def separate_tokens(
     """All tokens `[count·T, D]` of a batch, in any order, in double precision.
 
     None where they are as many as the spans have dimensions, where the gradients do not show how
-    many they are (noise), where the search would take too long (`LARGEST`), or where
-    more are missing than are likely twins (`TWINS`).
+    many they are (noise), where the search would take too long (`LARGEST`), or where more are
+    missing than are likely twins (`TWINS`).
 
     Args:
         layers: The feed-forward part, with its gradients.

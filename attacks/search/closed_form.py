@@ -68,7 +68,8 @@ def _by_tokens(evidence: Evidence, spans: SpanMatching, seed: int) -> ClosedForm
     if placed is None:
         return None
     left = placed.left if placed.tells_places else math.inf
-    if left > PLACED and not spans.bears_out(placed.images):
+    explained = left <= (SEEN if evidence.count == 1 else PLACED)  # of no numbers, no
+    if not explained and not spans.bears_out(placed.images):
         return None
     return ClosedForm(placed.images, proven=min(left, spans.distance(placed.images)) <= SEEN)
 

@@ -58,18 +58,20 @@ by that: 1.7e-4 and less of ViT-S's tokens, fresh, on photos of p01, p02, p05 an
 4e-4 and less, pre-trained for 20 steps, of p07 and p08. The mean of 14 tokens of a plain background
 has 3.8e-4, and takes the place of all of them: with 1e-3 alone, 185 of 200 were found there, in 141
 CPU seconds; so 199 are, in 52."""
-GAP, CLEAN = 1.3, 30.0
-"""Least ratio of a spectrum's last singular value to the first that is noise: 100 of ViT-S's; and
-that from which on noise is no more than float32 leaves. Where it is less, what is allowed of it
-(`SURE`, `FOUND`, `MIXED`) grows alike: the rounding of weights leaves a ratio of 3 of one step of
-SGD at a rate of 0.001 on four photos of p01 and p02 through timm's ViT-S, and 1.5 at 0.0005."""
+GAP = 1.3
+"""Least ratio of the last singular value that is a token's to the first that is noise."""
+CLEAN = 6e-7
+"""Noise, in units of a spectrum's largest value, from which on what is allowed of it (`SURE`,
+`FOUND`, `MIXED`) grows alike. Through timm's ViT-S, four photos of p01 and p02, gradients have
+3e-8; the rounding of weights leaves 6e-7 of one step of SGD at a rate of 0.01, 6e-6 at 0.001. Not
+told by the last token's value: of a plain background it is small in the least noise, too."""
 LOOSER = (1.0, 4.0)
 """Factors by which more is allowed, in turn, while more tokens are missing than are likely twins.
 The second was set by the small transformer of tests/attacks/test_drifting_tokens.py."""
 DRIFTED = 8.0
-"""Least factor by which more is allowed where weights changed from step to step. By four photos of
-p01 and p02 through timm's ViT-S, four steps of SGD: at a rate of 0.001 true tokens have 3e-3 and
-less, and with 2 half of them are missing; at 0.01 they have 4e-4."""
+"""Factor by which more is allowed where weights changed from step to step. By four photos of p01
+and p02 through timm's ViT-S, four steps of SGD: at a rate of 0.001 true tokens have 3e-3 and less,
+and with 2 half of them are missing; at 0.01 they have 4e-4."""
 LARGEST = 2e11
 """Tokens³ times hidden width up to which the search is made, some five minutes of one core: seven
 photos of 112 px through ViT-S take a third, two of 224 px through ViT-B all."""
@@ -268,7 +270,7 @@ def _whole_problem(layers: FeedForward, total: int) -> Upstream | None:
     second = _directions(layers.gradients[1], strengths, total)
     if first is None or second is None:
         return None
-    (width, clear), (height, strong) = first, second
+    (width, noise), (height, beyond) = first, second
     weight, outer = layers.inner.weight.detach().double(), layers.outer.weight.detach().double()
     bias, norm = layers.inner.bias, layers.norm
     gain = norm.weight.detach().double()
@@ -285,24 +287,23 @@ def _whole_problem(layers: FeedForward, total: int) -> Upstream | None:
     )
     likely = upstream[:, :height] * (strengths[:height] / strengths[0]).sqrt()
     drifted = max(width, height) > total
-    noise = max(CLEAN / min(clear, strong), DRIFTED if drifted else 1.0)
+    noise = DRIFTED if drifted else max(noise / CLEAN, beyond / CLEAN, 1.0)
     return Upstream(tokens, columns[:, :width], roots, outer.T @ likely, noise, drifted)
 
 
 def _directions(gradient: Tensor, spectrum: Tensor, total: int) -> tuple[int, float] | None:
-    """How many singular values are none of noise, and by which factor the last token's is clear.
+    """How many singular values are none of noise, and what noise is of the largest.
 
     They are told as Gavish and Donoho do (IEEE Transactions on Information Theory 2014), by the
     median of all, which is noise. More than there are tokens are there after several steps. None
     where tokens are lost in noise.
     """
-    gap = float(spectrum[total - 1] / spectrum[total].clamp_min(1e-300))
-    if gap >= CLEAN:  # what float32 leaves of one gradient is no white noise
-        return total, gap
+    known = total, float(spectrum[total] / spectrum[0])
+    found = known if spectrum[total - 1] > GAP * spectrum[total] else None
+    if known[1] <= CLEAN:  # float32 leaves no white noise
+        return found
     ratio = min(gradient.shape) / max(gradient.shape)
     least = 0.56 * ratio**3 - 0.95 * ratio**2 + 1.82 * ratio + 1.43
-    edge = least * spectrum.median().clamp_min(1e-300)
+    edge = least * spectrum.median()
     seen = int((spectrum > edge).sum())
-    if seen > total:
-        return seen, float(spectrum[total - 1] / edge)
-    return None if gap <= GAP else (total, gap)
+    return (seen, float(edge / spectrum[0])) if seen > total else found

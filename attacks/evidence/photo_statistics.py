@@ -90,3 +90,9 @@ class PhotoStatistics:
         apart = torch.einsum("kc,nchw->nkhw", self.colors, deviation)
         spectrum = rows @ apart @ columns.mT / self.variances
         return torch.einsum("kc,nkhw->nchw", self.colors, rows.mT @ spectrum @ columns)
+
+    def colored(self, waves: Tensor) -> Tensor:
+        """A deviation from the mean, `[1, C, H, W]`, of waves in units of what each varies by."""
+        rows, columns = self._waves
+        apart = rows.mT @ (waves * self.variances.sqrt()) @ columns
+        return torch.einsum("kc,nkhw->nchw", self.colors, apart)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from fedaudit.attacks.evidence.known_entries import KnownEntries, rounded_entries
+from fedaudit.attacks.evidence.position_adam import photo_by_adam
 from fedaudit.attacks.evidence.position_completion import photo_by_completion
 from fedaudit.attacks.evidence.position_embedding import parameters_of_places, photo_by_position
 from fedaudit.attacks.evidence.position_regression import photo_by_regression
@@ -58,9 +59,21 @@ def solve_photos(
     if photo is not None:
         return ClosedForm(photo, proven=True)
     photo = photo_by_regression(evidence, _entries(evidence, seen))
+    if photo is None:
+        photo = _after_adam(evidence, seen)
     if photo is not None:
         return ClosedForm(photo, proven=False)
     return None if spans is None else _by_tokens(evidence, spans, seed)
+
+
+def _after_adam(evidence: Evidence, seen: Observation) -> Tensor | None:
+    """One photo after several steps of Adam that were sent as they were taken."""
+    update = evidence.adaptation.update or seen.update
+    if update is None or update.kind != "delta" or not evidence.adaptation.untouched:
+        return None
+    if seen.training is None or seen.training.augmentation:
+        return None
+    return photo_by_adam(evidence, seen.before, update.tensors, seen.training)
 
 
 def _by_tokens(evidence: Evidence, spans: SpanMatching, seed: int) -> ClosedForm | None:

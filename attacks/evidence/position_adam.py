@@ -136,7 +136,7 @@ def adam_steps(gradients: list[Tensor]) -> Tensor:
 
     Example:
         >>> adam_steps([torch.tensor([2.0, -0.5]), torch.tensor([2.0, 0.5])]).round(decimals=3)
-        tensor([2.0000, -0.9470])
+        tensor([ 2.0000, -0.9470])
     """
     first, second = torch.zeros_like(gradients[0]), torch.zeros_like(gradients[0])
     total = torch.zeros_like(first)

@@ -111,8 +111,9 @@ def separate_tokens(
         found, functionals = _found_tokens(search, total, seed)
         result: Tensor = found @ whole.tokens.basis
         if expected is not None:
-            again = _alike(result, expected.to(result), count)[: total - len(found)]
-            result = torch.cat([result, result[again]])
+            again, spare = _alike(result, expected.to(result), count)
+            found, functionals = (rows[~spare] for rows in (found, functionals))
+            result = torch.cat([result[~spare], result[again[: total - len(found)]]])
         missing = total - len(result)
         if missing <= TWINS * total:
             twins = _twins(whole.tokens, found, functionals, missing)
@@ -161,20 +162,23 @@ def _found_tokens(whole: Upstream, total: int, seed: int) -> tuple[Tensor, Tenso
     return found, functionals
 
 
-def _alike(tokens: Tensor, expected: Tensor, count: int) -> list[int]:
-    """Which tokens `[n, D]` stand for others, too, of those of which each photo has one `[E, D]`.
+def _alike(tokens: Tensor, expected: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Of those of which each photo has one `[E, D]`, which tokens `[n, D]` stand for others, too.
 
-    They are told by the widest gap among those that are nearest to what is expected.
+    And which are spare, `[n]`: of a kind that has come out more than once a photo, as a mixture of
+    its own does, the last found. They are told by the widest gap among those that are nearest to
+    what is expected.
     """
+    again, spare = tokens.new_zeros(0).long(), torch.zeros(len(tokens), dtype=torch.bool)
     if len(tokens) <= count:
-        return []
-    again: list[int] = []
+        return again, spare
     apart = 1 - F.normalize(expected, dim=1) @ F.normalize(tokens, dim=1).T
     for near, which in zip(*apart.clamp_min(1e-12).sort(1), strict=True):
-        gaps = near[1 : count + 1] / near[:count]
+        gaps = near[1 : 2 * count + 1] / near[: min(2 * count, len(near) - 1)]
         seen = int(gaps.argmax()) + 1
-        again += [int(which[0])] * (count - seen)
-    return again
+        again = torch.cat([again, which[:1].expand(count - min(seen, count))])
+        spare[which[:seen].sort().values[count:]] = True
+    return again, spare
 
 
 def _refined(whole: Upstream, candidates: Tensor) -> Tensor:

@@ -136,10 +136,17 @@ def test_registers_that_are_hidden_are_taken_again() -> None:
     patches = torch.randn(9, 40, generator=generator)
     near = expected[[0, 0, 1, 1, 1]] + 0.01 * torch.randn(5, 40, generator=generator)
     tokens = torch.cat([patches, near])
-    again = token_separation._alike(tokens, expected, 3)
+    again, spare = token_separation._alike(tokens, expected, 3)
     assert len(again) == 1
     assert again[0] in (9, 10)
-    assert token_separation._alike(torch.cat([tokens, near[:1]]), expected, 3) == []
+    assert not spare.any()
+    whole = torch.cat([tokens, near[:1]])
+    again, spare = token_separation._alike(whole, expected, 3)
+    assert len(again) == 0
+    assert not spare.any()
+    again, spare = token_separation._alike(torch.cat([whole, near[2:4]]), expected, 3)
+    assert len(again) == 0
+    assert torch.nonzero(spare).flatten().tolist() == [15, 16]  # found last
 
 
 def test_a_batch_of_a_transformer_comes_out() -> None:

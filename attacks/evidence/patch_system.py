@@ -17,6 +17,7 @@ from fedaudit.attacks.evidence.conjugate_gradients import conjugate_gradients
 from fedaudit.attacks.evidence.known_entries import KnownEntries
 from fedaudit.attacks.evidence.photo_statistics import PhotoStatistics
 from fedaudit.attacks.evidence.position_embedding import (
+    Stack,
     channel_scale,
     is_in_range,
     patch_layers,
@@ -90,6 +91,27 @@ class Patches:
         return self.cut(self.black + (self.white - self.black) * photo)
 
 
+def embedded_patches(
+    reading: Reading, dtype: torch.dtype
+) -> Iterator[tuple[str, list[Stack], int, Patches]]:
+    """Each layer of patches, by its weight's name, where parameters may embed their places.
+
+    With these parameters, and how many places there are.
+
+    Args:
+        reading: Of one image's update.
+        dtype: Of what enters the layer.
+    """
+    for name, layer in patch_layers(reading):
+        number = places(reading.shape[1:], layer)
+        stacks = list(stacks_of_places(reading, name, number))
+        scale = channel_scale(reading, layer) if stacks else None
+        if scale is not None:
+            black, white = (part.to(dtype) for part in scale)
+            prior = PhotoStatistics(black, reading.grayscale)
+            yield name, stacks, number, Patches(layer, black, white, prior)
+
+
 Problem = tuple[Numbers, Numbers, Patches]
 """W's gradient `[D, F]`, δ `[D, P]`, and the patches behind them."""
 
@@ -101,16 +123,13 @@ def problems(reading: Reading, known: Mapping[str, KnownEntries]) -> Iterator[Pr
         reading: Of one image's update.
         known: Numbers of its gradient and their errors, by parameter.
     """
-    for name, layer in patch_layers(reading):
-        number = places(reading.shape[1:], layer)
-        stacks = [one for one in stacks_of_places(reading, name, number) if one[0] in known]
-        scale = channel_scale(reading, layer) if stacks and name in known else None
-        if scale is None:
+    for name, stacks, number, patches in embedded_patches(reading, torch.float64):
+        if name not in known:
             continue
-        black, white = (part.double() for part in scale)
-        patches = Patches(layer, black, white, PhotoStatistics(black, reading.grayscale))
         gradient = Numbers.of(known[name].numbers.flatten(1), known[name].errors.flatten(1))
         for stack in stacks:
+            if stack[0] not in known:
+                continue
             numbers, errors = known[stack[0]].numbers, known[stack[0]].errors
             upstream = Numbers.of(take(numbers, stack, number).mT, take(errors, stack, number).mT)
             yield gradient, upstream, patches

@@ -21,17 +21,8 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.evidence.labels.of_images import labels_of_images
-from fedaudit.attacks.evidence.patch_system import Patches
-from fedaudit.attacks.evidence.photo_statistics import PhotoStatistics
-from fedaudit.attacks.evidence.position_embedding import (
-    Stack,
-    channel_scale,
-    is_in_range,
-    patch_layers,
-    places,
-    stacks_of_places,
-    take,
-)
+from fedaudit.attacks.evidence.patch_system import Patches, embedded_patches
+from fedaudit.attacks.evidence.position_embedding import Stack, is_in_range, take
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.training.replay import BETAS, EPSILON, replay
 from fedaudit.core.training import LocalTraining
@@ -80,14 +71,9 @@ def photo_by_adam(
     several = training.optimizer == "adam" and 1 < training.steps <= MOST
     if reading.count != 1 or reading.private or not several:
         return None
-    for name, layer in patch_layers(reading):
-        number = places(reading.shape[1:], layer)
-        stacks = stacks_of_places(reading, name, number)
-        scale = channel_scale(reading, layer) if stacks else None
-        if scale is None or number >= len(reading.target[name]):
+    for name, stacks, number, patches in embedded_patches(reading, torch.float32):
+        if number >= len(reading.target[name]):
             continue
-        black, white = (part.float() for part in scale)
-        patches = Patches(layer, black, white, PhotoStatistics(black, reading.grayscale))
         rows = [-delta[name].flatten(1).float() / training.lr]
         bias = name.removesuffix("weight") + "bias"
         if bias in delta and bool(delta[bias].any()):  # as of a pixel that is 1 in all patches

@@ -80,16 +80,16 @@ def test_what_waves_miss_is_sketched_and_put_in_order(
         image_shape=(3, 16, 16),
         settings={"steps": 3, "polish": 0},
     )
-    assert bool(told) == begins
+    assert len(told) == (2 if begins else 0)
     for sketch, begun in told:
         torch.testing.assert_close(with_quarters(sketch, (3, 2, 1, 0)), begun, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("saves", [0, 1, 2, 4])
+@pytest.mark.parametrize("saves", [0, 1, 2, 3, 4, 5])
 def test_it_goes_on_where_it_was_interrupted(
     saves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the sketch, and behind it; the end is the same, to the bit."""
+    """In the sketch, and behind it and behind each order; the end is the same, to the bit."""
     model = network(normalized=False)
     seen = seen_in(model, sent(model, drawn(1)), drawn(1))
     waves = wave_stage(replace(span_stages(steps=25)[0], fading=2.0), 768)
@@ -103,10 +103,10 @@ def test_it_goes_on_where_it_was_interrupted(
 
     monkeypatch.setattr("fedaudit.attacks.search.variables.cosine_spectrum.in_nearest_order", noted)
     # The first stage of an attack has nothing that could have been missed.
-    first, then = attack.stages
-    attack = replace(attack, stages=(replace(first, if_missed=0.0), then))
+    first, *then = attack.stages
+    attack = replace(attack, stages=(replace(first, if_missed=0.0), *then))
 
     whole = attack(seen, generator=seeded())
-    assert len(asked) == 1
+    assert len(asked) == 2
     assert whole.iterations == 100
     assert_goes_on(attack, seen, whole, saves, tmp_path)

@@ -72,16 +72,17 @@ def test_one_searches_by_waves_where_spans_leave_detail_open() -> None:
         after = [CosineSpectrum(), kept[1].varies, *(stage.varies for stage in kept[2:])]
         assert [stage.varies for stage in turns] == [*turn, *after]
     single = suited(span_stages(), open_detail=False, single=True)
-    *_, by_waves, sketch, in_order, last = single
+    *_, by_waves, sketch, once, in_order, last = single
     assert (by_waves, last) == (replace(kept[0], if_missed=SEEN), faded[-1])
     assert sketch.varies == by_waves.varies
     assert in_order.varies == CosineSpectrum(start="reordered")
-    assert sketch.steps + in_order.steps == by_waves.steps
-    assert {stage.if_missed for stage in (sketch, in_order)} == {SEEN}
+    assert once == replace(sketch, varies=in_order.varies)
+    assert sketch.steps + once.steps + in_order.steps == by_waves.steps
+    assert {stage.if_missed for stage in (sketch, once, in_order)} == {SEEN}
     assert single[1].varies == OTHER_NOISE
-    assert (single[0], *single[2:-4]) == faded[:-1]
+    assert (single[0], *single[2:-5]) == faded[:-1]
     large = suited(span_stages(), open_detail=False, single=True, pixels=3 * 113**2)
-    assert large == (*single[:-4], last)
+    assert large == (*single[:-5], last)
     asked = span_stages(fading=1.5)
     assert suited(asked, open_detail=True) == suited(asked, open_detail=False) == asked
 

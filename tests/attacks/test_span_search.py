@@ -62,7 +62,7 @@ def test_one_photo_that_was_not_found_is_searched_from_other_noise(
     )
     assert rebuilt.iterations == steps
     assert (OTHER_NOISE in begun) == (distance == 0.2 and images == 1)
-    begins = ["normal", "normal", "reordered"] if steps == 30 else []
+    begins = ["normal", "normal", "reordered", "reordered"] if steps == 30 else []
     assert [one.start for one, *_ in waves] == begins
 
 

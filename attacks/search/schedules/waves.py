@@ -39,6 +39,8 @@ CPU seconds of a ResNet-50 at 224 px."""
 # By a photo of p01 through a fresh Swin-T at 64 px, three noises: after 60 of 400 steps the nearest
 # of 24 orders is that of the photo (`block_order`). After 390, one is at 1.9e-2 in a wrong order,
 # all others at 4.1e-2 and more: what is fine has come to fit it. SSIM so 0.25; in order 0.94.
+# Of nine noises before that photo and nine before one of p02, five are in a wrong order after 60
+# steps, and two after they were put in the nearest once more after 120 (docs/benchmarks/waves.md).
 SKETCHED, SKETCH_LR = 0.15, 0.45
 """Share of the steps of a search by waves after which quarters are put in order, and the size of
 these steps, and of the first thereafter, as a share: what steps that fall have come to by then."""
@@ -61,8 +63,11 @@ def wave_stage(search: Stage, pixels: int) -> Stage:
     )
 
 
-def waves_in_order(waves: Stage) -> tuple[Stage, Stage]:
-    """The same from other noise, whose quarters are put in order once they show what they hold."""
+def waves_in_order(waves: Stage) -> tuple[Stage, Stage, Stage]:
+    """The same from other noise, whose quarters are put in order once they show what they hold.
+
+    And once more when they show more.
+    """
     sketch = replace(
         waves,
         steps=max(round(SKETCHED * waves.steps), 1),
@@ -70,13 +75,14 @@ def waves_in_order(waves: Stage) -> tuple[Stage, Stage]:
         schedule="constant",
         fading=0.0,
     )
+    in_order = CosineSpectrum(start="reordered")
     goes_on = replace(
         waves,
-        varies=CosineSpectrum(start="reordered"),
-        steps=max(waves.steps - sketch.steps, 1),
+        varies=in_order,
+        steps=max(waves.steps - 2 * sketch.steps, 1),
         lr=SKETCH_LR * waves.lr,
     )
-    return sketch, goes_on
+    return sketch, replace(sketch, varies=in_order), goes_on
 
 
 def waves_from_noise(search: Stage, waves: Stage) -> tuple[Stage, ...]:

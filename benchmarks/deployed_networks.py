@@ -28,6 +28,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import mean
+from typing import get_args
 
 import torch
 from kept_rows import KeptRows, Row, add_results
@@ -38,7 +39,7 @@ from tuning import add_set, settings
 
 import fedaudit
 from fedaudit.core.observation import ModelSpec
-from fedaudit.core.training import LocalTraining
+from fedaudit.core.training import LocalTraining, Optimizer
 from fedaudit.data.openpeople import openpeople
 from fedaudit.federation.pretraining import pretrain
 from fedaudit.models.batch_norm import running_statistics
@@ -127,6 +128,7 @@ def loop_of(line: Line, options: argparse.Namespace) -> LocalTraining | None:
         batch_size=line.batch,
         momentum=0.9 if sgd else 0.0,
         optimizer=options.optimizer,
+        weight_decay=options.weight_decay,
         batch_norm="train" if options.training else "eval",
     )
 
@@ -203,6 +205,7 @@ def measure(line: Line, judge: Judge, kept: KeptRows, options: argparse.Namespac
     state += ", grown" if options.grown else ""
     if local is not None:
         state += f", {local.steps} × {local.optimizer}, lr {local.lr:g}"
+        state += f", decay {local.weight_decay:g}" if local.weight_decay else ""
     settings_told = ", ".join(f"{k} = {v}" for k, v in line.settings.items()) or "as it is"
     ssim = [one for row in rows for one in row["SSIM"]]
     psnr = [one for row in rows for one in row["PSNR"]]
@@ -232,7 +235,8 @@ def main() -> None:
     parser.add_argument("--people", nargs=2, default=ATTACKED, help="who is attacked")
     parser.add_argument("--lr", type=float, help="the client trains, by steps of this size")
     parser.add_argument("--steps", type=int, default=1, help="of them")
-    parser.add_argument("--optimizer", choices=("sgd", "adam"), default="sgd")
+    parser.add_argument("--optimizer", choices=get_args(Optimizer), default="sgd")
+    parser.add_argument("--weight-decay", type=float, default=0.0, help="of the optimizer")
     add_set(parser)
     add_results(parser)
     options = parser.parse_args()

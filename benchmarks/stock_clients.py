@@ -253,8 +253,9 @@ def delta_of(
     client = copy.deepcopy(model)
     named = client.parameters()
     optimizer: torch.optim.Optimizer
-    if local.optimizer == "adam":
-        optimizer = torch.optim.Adam(named, local.lr, weight_decay=local.weight_decay)
+    if local.by_adam:
+        rule = torch.optim.AdamW if local.optimizer == "adamw" else torch.optim.Adam
+        optimizer = rule(named, local.lr, weight_decay=local.weight_decay)
     else:
         optimizer = torch.optim.SGD(
             named, local.lr, momentum=local.momentum, weight_decay=local.weight_decay

@@ -95,10 +95,14 @@ def _is_a_step_of_adam(tensors: Tensors, training: LocalTraining | None) -> bool
     anything of noise or pruning. Noise makes steps longer than the learning rate; pruning shows
     where it leaves out nearly all.
     """
-    if training is None or training.optimizer != "adam" or training.steps != 1 or not tensors:
+    if training is None or not training.by_adam or training.steps != 1 or not tensors:
         return False
     longest = max(float(value.abs().max()) for value in tensors.values())
-    return longest <= (1 + LONGER) * training.lr and zeros_of(tensors) < ZEROS_OF_ADAM
+    # Decoupled decay adds what a weight of 1 loses, as those of normalizations are at first.
+    return (
+        longest <= (1 + LONGER + training.decoupled_decay) * training.lr
+        and zeros_of(tensors) < ZEROS_OF_ADAM
+    )
 
 
 def clip_bound(tensors: Tensors) -> float:

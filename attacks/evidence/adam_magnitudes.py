@@ -41,7 +41,7 @@ def read_magnitudes(
         {} unless one step of Adam was taken, in single precision, and sent as it was: noise that
         was added, or a scale, make steps that are longer than the learning rate.
     """
-    if training.optimizer != "adam" or training.steps != 1:
+    if not training.by_adam or training.steps != 1:
         return {}
     known = {}
     for name, change in delta.items():
@@ -71,7 +71,9 @@ def _entries(
     """Of one parameter; None where it made other steps than Adam's."""
     spacing = torch.nextafter(after.abs(), after.new_tensor(torch.inf)) - after.abs()
     error = spacing.double() / (12**0.5 * training.lr) + ARITHMETIC
-    step = -change.double() / training.lr
+    if training.decoupled_decay:  # which the weight was rounded after, before the step
+        error = 2**0.5 * error
+    step = -change.double() / training.lr - training.decoupled_decay * weight.double()
     lacking = 1 - step.abs()
     if bool((lacking < -DISTINCT * error).any()):
         return None
@@ -80,4 +82,4 @@ def _entries(
     numbers = (EPSILON * step / lacking).where(is_known, torch.zeros_like(step))
     # g = ε s / (1 − s), so that its derivative is ε / (1 − s)².
     errors = (EPSILON * error / lacking.square()).where(is_known, torch.full_like(step, torch.inf))
-    return KnownEntries(numbers - training.weight_decay * weight.double() * is_known, errors)
+    return KnownEntries(numbers - training.penalty * weight.double() * is_known, errors)

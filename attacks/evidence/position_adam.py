@@ -68,9 +68,13 @@ def photo_by_adam(
         delta: Local weights − global weights, after several steps of Adam, by name.
         training: The client's settings.
     """
-    several = training.optimizer == "adam" and 1 < training.steps <= MOST
+    several = training.by_adam and 1 < training.steps <= MOST
     if reading.count != 1 or reading.private or not several:
         return None
+    # What weights lost beside the steps is known; that each step's own move decayed, too, is less
+    # than a weight tells.
+    lost = 1 - (1 - training.lr * training.decoupled_decay) ** training.steps
+    delta = {n: d + lost * before[n] if n in before else d for n, d in delta.items()}
     for name, stacks, number, patches in embedded_patches(reading, torch.float32):
         if number >= len(reading.target[name]):
             continue

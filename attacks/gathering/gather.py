@@ -166,7 +166,7 @@ def gather_inputs(seen: Observation) -> Evidence:
 
 def _is_adam(seen: Observation) -> bool:
     """Whether each step divides every number of the gradient by that number's usual size."""
-    return seen.training is not None and seen.training.optimizer == "adam"
+    return seen.training is not None and seen.training.by_adam
 
 
 def _is_followed(seen: Observation, evidence: Evidence) -> bool:

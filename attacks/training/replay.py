@@ -107,7 +107,7 @@ def replay(
     for number, which in enumerate(order):
         last = number == len(order) - 1
         among = outputs if last else [n for n in weights if n not in still]
-        change = rule.step(rule.pulled(slope(weights, which, among), weights))
+        change = rule.step(rule.pulled(slope(weights, which, among), weights), weights)
         # The last step may change some parameters only; the others' way is of no use then.
         delta = _sum(delta, change)
         if visit:
@@ -133,6 +133,7 @@ def _follow(
     rule = _Rule(training, start, softening)
     keys = [(place, tuple(which)) for place, which in zip(course.places, order, strict=True)]
     slopes: dict[tuple[float, tuple[int, ...]], Named] = {}
+    met: dict[float, Named] = {}
     for place, which in dict.fromkeys(keys):
         weights = {
             n: w + place * course.delta[n] if n in course.delta else w for n, w in start.items()
@@ -140,6 +141,7 @@ def _follow(
         for n in outputs:
             weights[n] = weights[n].detach().clone().requires_grad_()
         slopes[place, which] = rule.pulled(slope(weights, which, outputs), weights)
+        met[place] = weights
     delta: Named = {}
     if training.optimizer == "sgd":  # linear: each slope's steps are taken at once
         factors = dict.fromkeys(slopes, 0.0)
@@ -149,7 +151,7 @@ def _follow(
             delta = _sum(delta, {n: -factor * value for n, value in slopes[key].items()})
         return delta
     for key in keys:
-        delta = _sum(delta, rule.step(slopes[key]))
+        delta = _sum(delta, rule.step(slopes[key], met[key[0]]))
     return delta
 
 
@@ -173,15 +175,18 @@ class _Rule:
             if training.proximal:
                 pull = training.proximal * (weights[name] - self.start[name])
                 result[name] = slope + pull
-            if training.weight_decay:
-                result[name] = result[name] + training.weight_decay * weights[name]
+            if training.penalty:
+                result[name] = result[name] + training.penalty * weights[name]
         return result
 
-    def step(self, slopes: Named) -> Named:
+    def step(self, slopes: Named, weights: Named) -> Named:
         """The change that each parameter of `slopes` makes."""
         self.count += 1
-        change = self._adam if self.training.optimizer == "adam" else self._sgd
-        return {name: change(name, slope) for name, slope in slopes.items()}
+        move = self._adam if self.training.by_adam else self._sgd
+        changes = {name: move(name, slope) for name, slope in slopes.items()}
+        if decay := self.training.lr * self.training.decoupled_decay:
+            changes = {name: change - decay * weights[name] for name, change in changes.items()}
+        return changes
 
     def _sgd(self, name: str, slope: Tensor) -> Tensor:
         if self.training.momentum and name in self.first:

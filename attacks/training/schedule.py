@@ -96,9 +96,9 @@ def without_pulls(
     slopes = {}
     for name, value in delta.items():
         slope = -value / scale
-        if training.optimizer == "sgd":
-            if training.weight_decay and name in before:
-                slope = slope - training.weight_decay * (before[name] + place * value)
+        if training.weight_decay and name in before and training.optimizer != "adam":
+            slope = slope - training.weight_decay * (before[name] + place * value)
+        if not training.by_adam:
             slope = slope - training.proximal * place * value
         slopes[name] = slope
     return slopes

@@ -123,10 +123,9 @@ def _optimizer(parameters: list[nn.Parameter], training: LocalTraining) -> torch
     private optimizer has clipped and noised what the images say.
     """
     optimizer: torch.optim.Optimizer
-    if training.optimizer == "adam":
-        optimizer = torch.optim.Adam(
-            parameters, training.lr, weight_decay=training.weight_decay, foreach=False
-        )
+    if training.by_adam:
+        rule = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
+        optimizer = rule(parameters, training.lr, weight_decay=training.weight_decay, foreach=False)
     else:
         optimizer = torch.optim.SGD(
             parameters, training.lr, momentum=training.momentum, weight_decay=training.weight_decay

@@ -1,5 +1,7 @@
 """The numbers of a gradient that one step of Adam leaves whole."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -12,13 +14,16 @@ ADAM = LocalTraining(lr=1e-3, optimizer="adam")
 Tensors = dict[str, torch.Tensor]
 
 
-def a_step(*, weight_decay: float = 0.0, steps: int = 1) -> tuple[Tensors, Tensors, Tensors]:
+def a_step(
+    *, weight_decay: float = 0.0, steps: int = 1, decoupled: bool = False
+) -> tuple[Tensors, Tensors, Tensors]:
     """What was broadcast, what a client added, and the gradient of its first step."""
     torch.manual_seed(0)
     network = nn.Linear(200, 100)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     images, upstream = torch.rand(3, 200), 1e-2 * torch.randn(3, 100)
-    optimizer = torch.optim.Adam(network.parameters(), ADAM.lr, weight_decay=weight_decay)
+    rule = torch.optim.AdamW if decoupled else torch.optim.Adam
+    optimizer = rule(network.parameters(), ADAM.lr, weight_decay=weight_decay)
     gradient: Tensors = {}
     for _ in range(steps):
         optimizer.zero_grad()
@@ -36,17 +41,24 @@ def misses(entries: KnownEntries, gradient: torch.Tensor) -> torch.Tensor:
     return (off / entries.errors)[entries.known]
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 5e-4])
-def test_small_numbers_are_known_to_what_is_claimed(weight_decay: float) -> None:
-    before, delta, gradient = a_step(weight_decay=weight_decay)
-    training = LocalTraining(lr=1e-3, optimizer="adam", weight_decay=weight_decay)
+@pytest.mark.parametrize(
+    ("optimizer", "weight_decay"), [("adam", 0.0), ("adam", 5e-4), ("adamw", 0.05)]
+)
+def test_small_numbers_are_known_to_what_is_claimed(
+    optimizer: Literal["adam", "adamw"], weight_decay: float
+) -> None:
+    decoupled = optimizer == "adamw"
+    before, delta, gradient = a_step(weight_decay=weight_decay, decoupled=decoupled)
+    training = LocalTraining(lr=1e-3, optimizer=optimizer, weight_decay=weight_decay)
     known = read_magnitudes(delta, before, training)
     for name, entries in known.items():
         assert 0.1 < float(entries.known.double().mean()) < 0.9, name
         smaller = gradient[name].abs() < gradient[name].abs().median()
         assert entries.known[smaller].double().mean() > entries.known[~smaller].double().mean()
     weight = known["weight"]
-    if not weight_decay:  # with it the sum is known to that, and the images' part less exactly
+    if (
+        decoupled or not weight_decay
+    ):  # with a penalty the sum is known to that, and the images' part less exactly
         assert float(misses(weight, gradient["weight"]).median()) < 1.5
         assert float(misses(weight, gradient["weight"]).quantile(0.99)) < 5
     alike = torch.corrcoef(

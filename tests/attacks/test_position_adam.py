@@ -33,10 +33,11 @@ def test_steps_are_those_of_torch() -> None:
     assert torch.allclose(adam_steps(gradients), -weights.detach(), atol=1e-4)
 
 
-@pytest.mark.parametrize(("rate", "steps"), [(1e-3, 2), (1e-3, 4)])
-def test_a_photo_comes_out_after_several_steps(rate: float, steps: int) -> None:
+@pytest.mark.parametrize(("steps", "decay"), [(2, 0.0), (4, 0.0), (4, 2.0)])
+def test_a_photo_comes_out_after_several_steps(steps: int, decay: float) -> None:
+    """Decay beside the steps hides nothing: weights are known."""
     model, photo = transformer(), face()
-    local = replace(ADAM, lr=rate, steps=steps)
+    local = replace(ADAM, steps=steps, optimizer="adamw" if decay else "adam", weight_decay=decay)
     found = attacked(trained(model, local, [photo]), local, model)
     assert found.searched_by == "closed form"
     assert found.labels.tolist() == [3]

@@ -42,8 +42,9 @@ def trained(model: nn.Module, local: LocalTraining, photos: list[Tensor]) -> dic
     """What changed after a step on each of the photos in turn."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer: torch.optim.Optimizer
-    if local.optimizer == "adam":
-        optimizer = torch.optim.Adam(model.parameters(), local.lr)
+    if local.by_adam:
+        rule = torch.optim.AdamW if local.optimizer == "adamw" else torch.optim.Adam
+        optimizer = rule(model.parameters(), local.lr, weight_decay=local.weight_decay)
     else:
         optimizer = torch.optim.SGD(
             model.parameters(), local.lr, local.momentum, weight_decay=local.weight_decay
@@ -106,14 +107,15 @@ def test_photos_that_change_from_step_to_step_are_not_taken_for_one() -> None:
     assert photo_by_regression(evidence, entries) is None
 
 
-def test_a_step_of_adam_gives_the_photo() -> None:
+@pytest.mark.parametrize("local", [ADAM, replace(ADAM, optimizer="adamw", weight_decay=0.05)])
+def test_a_step_of_adam_gives_the_photo(local: LocalTraining) -> None:
     """Of gradients as small as a large transformer's: this one's head is small for that."""
     model, photo = transformer(head=2e-4), drawn()
-    delta = trained(model, ADAM, [photo])
-    evidence, _ = evidence_of(delta, ADAM, model)
+    delta = trained(model, local, [photo])
+    evidence, _ = evidence_of(delta, local, model)
     assert evidence.signs
     assert photo_by_position(evidence) is None  # steps are no gradient
-    found = attacked(delta, ADAM, model)
+    found = attacked(delta, local, model)
     assert not found.closed_form  # the likeliest photo, not the only one
     assert decibels(photo, found.images) > 25
 

@@ -40,6 +40,7 @@ SETTINGS = {
     "one step": LocalTraining(lr=0.05, steps=1, batch_size=N, weight_decay=0.1),
     "momentum": LocalTraining(lr=0.02, steps=4, batch_size=N, momentum=0.9, weight_decay=0.05),
     "adam": LocalTraining(lr=1e-3, steps=4, batch_size=N, optimizer="adam", weight_decay=0.05),
+    "adamw": LocalTraining(lr=1e-3, steps=4, batch_size=N, optimizer="adamw", weight_decay=5.0),
     "fedprox": LocalTraining(lr=0.05, steps=4, batch_size=N, proximal=2.0),
     "adam, fedprox": LocalTraining(lr=1e-3, steps=3, batch_size=N, optimizer="adam", proximal=2.0),
     "mini-batches": LocalTraining(lr=0.05, steps=5, batch_size=3, momentum=0.5),
@@ -98,7 +99,7 @@ def test_the_replay_of_the_truth_is_what_the_client_shares(name: str, network: s
         assert list(delta) == list(update.tensors)
         got, true = flat(delta.values()), flat(update.tensors.values())
         # Adam turns the rounding of tiny gradients into steps.
-        limit = 1e-2 if asked.training.optimizer == "adam" else 1e-4
+        limit = 1e-2 if asked.training.by_adam else 1e-4
         assert float((got - true).norm() / true.norm()) < limit
         assert all(t.requires_grad == create_graph for t in delta.values())
 
@@ -178,7 +179,7 @@ def test_an_order_of_another_length_is_refused() -> None:
 # --- along the known line -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "fedprox", "adam"])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "fedprox", "adam", "adamw"])
 def test_a_course_through_the_true_places_is_nearly_the_replay(name: str) -> None:
     """A small learning rate makes the way straight; then only the gradients' places matter."""
     training = replace(SETTINGS[name], lr=1e-4)

@@ -63,6 +63,17 @@ def test_local_training_is_known_as_far_as_it_is_stated(
     assert bool(found.missing) == (settings is None or images is None)
 
 
+@pytest.mark.parametrize(("stated", "decay"), [(None, 0.01), (0.0, 0.0), (0.05, 0.05)])
+def test_adamw_decays_as_torchs_does_where_nothing_else_is_stated(
+    stated: float | None, decay: float
+) -> None:
+    facts = Facts(lr=1e-3, local_steps=1, batch_size=4, optimizer="AdamW", weight_decay=stated)
+    message = Message(what="update", round=1, client="c", kind="weights", examples=4)
+    found = local_training(facts, message)
+    assert found.settings == LocalTraining(1e-3, 1, 4, optimizer="adamw", weight_decay=decay)
+    assert ("weight_decay = 0.01" in found.assumed) == (stated is None)
+
+
 def test_the_mode_of_batch_norm_counts_where_the_rest_is_not_known(tmp_path: Path) -> None:
     """What spans say needs no learning rate, but the mode in which the network trained."""
     network = build(ModelSpec("convnet", {"classes": 5, "width": 4, "image_size": 16}))

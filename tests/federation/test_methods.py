@@ -183,9 +183,9 @@ def test_fedsgd_over_clients_is_the_gradient_of_all_their_photos(gradient_of: Gr
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("mu", [0.0, 3.0])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_training_by_hand(
-    optimizer: Literal["sgd", "adam"], mu: float, decay: float, gradient_of: GradientOf
+    optimizer: Literal["sgd", "adam", "adamw"], mu: float, decay: float, gradient_of: GradientOf
 ) -> None:
     """The textbook's update rules; the proximal term is the slope of μ/2·‖w − w_global‖²."""
     training = LocalTraining(
@@ -200,7 +200,11 @@ def test_training_by_hand(
         slope = gradient_of(model, asked.images, asked.labels)
         with torch.no_grad():
             for name, p in model.named_parameters():
-                g = slope[name] + mu * (p - asked.before[name]) + decay * p
+                g = slope[name] + mu * (p - asked.before[name])
+                if optimizer == "adamw":
+                    p.mul_(1 - 2e-3 * decay)
+                else:
+                    g += decay * p
                 if optimizer == "sgd":
                     p.sub_(2e-3 * g)
                     continue

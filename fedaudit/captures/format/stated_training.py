@@ -1,21 +1,22 @@
 """How a client trained, as far as the facts say: the settings, and the images behind an update.
 
 What is not stated stays unknown. Three settings that frameworks leave at zero unless told otherwise
-are taken so where everything else is known, and this is said; so is in which mode batch norm and in
-which range images are taken to be, which every attack must presume.
+(AdamW's decay at 0.01) are taken so where everything else is known, and this is said; so is in
+which mode batch norm and in which range images are taken to be, which every attack must presume.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import get_args
 
 from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.captures.format.message_header import Message
 from fedaudit.core.errors import UsageError
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.printable import printable
-from fedaudit.core.training import Augmentation
+from fedaudit.core.training import Augmentation, Optimizer
 
 MOST = 1_000_000
 """Images, and local steps, behind an update."""
@@ -29,7 +30,9 @@ _KINDS: Mapping[Augmentation, tuple[str, ...]] = {
 }
 """Words by which frameworks name the kinds of augmentation, lower case."""
 
-_REPLAYED = ("sgd", "adam", "adamw")
+_REPLAYED: tuple[Optimizer, ...] = get_args(Optimizer)
+ADAMW_DECAY = 0.01
+"""Of torch's AdamW where nothing else is asked."""
 _OPTIMIZERS = (
     *("adadelta", "adafactor", "adagrad", "adamax", "asgd", "lamb", "lars", "lbfgs", "lion"),
     *("muon", "nadam", "radam", "rmsprop", "rprop", "sam", "sparseadam", "yogi"),
@@ -65,11 +68,12 @@ def local_training(facts: Facts, message: Message) -> Training:
         missing += [] if steps is not None else ["local_steps, or local_epochs and examples"]
     if facts.batch_size is None and not (gradient or steps == 1):
         missing.append("batch_size")
-    optimizer = (facts.optimizer or "sgd").lower()
-    if optimizer == "adamw" and not facts.weight_decay:
-        optimizer = "adam"
-    if not gradient and optimizer not in {"sgd", "adam"}:
-        missing.append(f"an optimizer that can be replayed: sgd or adam, not {facts.optimizer}")
+    stated = (facts.optimizer or "sgd").lower()
+    optimizer = next((name for name in _REPLAYED if name == stated), None)
+    usual_decay = ADAMW_DECAY if optimizer == "adamw" else 0.0
+    if not gradient and optimizer is None:
+        names = "sgd, adam or adamw"
+        missing.append(f"an optimizer that can be replayed: {names}, not {facts.optimizer}")
     always = ["batch_norm = train"] if facts.batch_norm is None else []
     if facts.mean is None and facts.std is None:
         always.append("images that enter the model in [0, 1] (no mean, no std)")
@@ -83,15 +87,15 @@ def local_training(facts: Facts, message: Message) -> Training:
     assumptions = []
     if not gradient:
         assumptions += ["optimizer = sgd"] if facts.optimizer is None else []
-        for name in ("momentum", "weight_decay", "proximal"):
-            assumptions += [f"{name} = 0"] if getattr(facts, name) is None else []
+        usual = {"momentum": 0, "weight_decay": usual_decay, "proximal": 0}
+        assumptions += [f"{n} = {v:g}" for n, v in usual.items() if getattr(facts, n) is None]
     settings = LocalTraining(
         lr=facts.lr or 1.0,  # a gradient has no learning rate in it
         steps=1 if gradient else steps or 1,
         batch_size=facts.batch_size if facts.batch_size and not gradient else images or 1,
         momentum=0.0 if gradient else facts.momentum or 0.0,
-        optimizer="adam" if optimizer == "adam" and not gradient else "sgd",
-        weight_decay=facts.weight_decay or 0.0,
+        optimizer="sgd" if gradient or optimizer is None else optimizer,
+        weight_decay=usual_decay if facts.weight_decay is None else facts.weight_decay,
         proximal=facts.proximal or 0.0,
         batch_norm=facts.batch_norm or "train",
         augmentation=augmentation,

@@ -236,7 +236,9 @@ def _robust(value: Tensor) -> float:
 
 
 def _even(rows: Tensor) -> bool:
-    """Whether all rows are equally long, as far as chance allows."""
+    """Whether all rows are equally long, as far as chance allows; one row alone tells nothing."""
+    if len(rows) < 2:
+        return False
     lengths = rows.square().mean(1).sqrt()
     spread = 2.0 / rows.shape[1] ** 0.5
     return float(lengths.std() / lengths.mean()) < max(EVEN_ROWS, float(2 * spread))

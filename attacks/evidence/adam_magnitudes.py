@@ -71,9 +71,9 @@ def _entries(
     """Of one parameter; None where it made other steps than Adam's."""
     spacing = torch.nextafter(after.abs(), after.new_tensor(torch.inf)) - after.abs()
     error = spacing.double() / (12**0.5 * training.lr) + ARITHMETIC
-    if training.decoupled_decay:  # which the weight was rounded after, before the step
-        error = 2**0.5 * error
-    step = -change.double() / training.lr - training.decoupled_decay * weight.double()
+    # Decoupled decay rounds the weight before the step, to the bit as here.
+    decayed = weight * (1 - training.lr * training.decoupled_decay)
+    step = (decayed.double() - after.double()) / training.lr
     lacking = 1 - step.abs()
     if bool((lacking < -DISTINCT * error).any()):
         return None

@@ -74,6 +74,12 @@ def test_adamw_decays_as_torchs_does_where_nothing_else_is_stated(
     assert ("weight_decay = 0.01" in found.assumed) == (stated is None)
 
 
+def test_a_gradient_knows_no_optimizer_and_none_of_its_decay() -> None:
+    message = Message(what="update", round=1, client="c", kind="gradient", examples=4)
+    found = local_training(Facts(optimizer="AdamW"), message)
+    assert found.settings == LocalTraining(1.0, 1, 4)
+
+
 def test_the_mode_of_batch_norm_counts_where_the_rest_is_not_known(tmp_path: Path) -> None:
     """What spans say needs no learning rate, but the mode in which the network trained."""
     network = build(ModelSpec("convnet", {"classes": 5, "width": 4, "image_size": 16}))

@@ -70,7 +70,7 @@ def local_training(facts: Facts, message: Message) -> Training:
         missing.append("batch_size")
     stated = (facts.optimizer or "sgd").lower()
     optimizer = next((name for name in _REPLAYED if name == stated), None)
-    usual_decay = ADAMW_DECAY if optimizer == "adamw" else 0.0
+    usual_decay = ADAMW_DECAY if optimizer == "adamw" and not gradient else 0.0
     if not gradient and optimizer is None:
         names = "sgd, adam or adamw"
         missing.append(f"an optimizer that can be replayed: {names}, not {facts.optimizer}")

@@ -23,8 +23,8 @@ from fedaudit.attacks.adaptive.sparsity import (
 )
 from fedaudit.attacks.evidence.labels.leading_svd import leading_svd
 from fedaudit.attacks.evidence.round_averaging import deviation, rounds_of
+from fedaudit.attacks.training.schedule import without_decay
 from fedaudit.core.observation import DefenseFacts, Observation
-from fedaudit.core.training import LocalTraining
 from fedaudit.models.batch_norm import replay_mode
 from fedaudit.models.build_network import build
 from fedaudit.models.facenet import FaceNet
@@ -65,7 +65,7 @@ def estimate(seen: Observation) -> tuple[DefenseFacts, ...]:
     if update is None or not update.tensors:
         return ()
     tensors = {n: v for n, v in update.tensors.items() if v.is_floating_point() and v.numel()}
-    if update.kind == "delta" and _is_a_step_of_adam(tensors, seen.training):
+    if update.kind == "delta" and _is_a_step_of_adam(tensors, seen):
         return ()
     defenses: list[tuple[str, Mapping[str, float | None]]] = []
     if is_signs(tensors):
@@ -88,21 +88,23 @@ def estimate(seen: Observation) -> tuple[DefenseFacts, ...]:
     return tuple(DefenseFacts(name, settings, estimated=True) for name, settings in defenses)
 
 
-def _is_a_step_of_adam(tensors: Tensors, training: LocalTraining | None) -> bool:
+def _is_a_step_of_adam(tensors: Tensors, seen: Observation) -> bool:
     """Whether nothing contradicts that this is one step of Adam, as it was.
 
     Such steps are even by themselves, and zero where a weight is too coarse for them: neither says
     anything of noise or pruning. Noise makes steps longer than the learning rate; pruning shows
     where it leaves out nearly all.
     """
+    training = seen.training
     if training is None or not training.by_adam or training.steps != 1 or not tensors:
         return False
-    longest = max(float(value.abs().max()) for value in tensors.values())
-    # Decoupled decay adds what a weight of 1 loses, as those of normalizations are at first.
-    return (
-        longest <= (1 + LONGER + training.decoupled_decay) * training.lr
-        and zeros_of(tensors) < ZEROS_OF_ADAM
+    # AdamW is often told to decay some parameters only: each is as it was, or decayed besides.
+    undecayed = without_decay(tensors, seen.before, training)
+    longest = max(
+        min(float(value.abs().max()), float(undecayed[name].abs().max()))
+        for name, value in tensors.items()
     )
+    return longest <= (1 + LONGER) * training.lr and zeros_of(tensors) < ZEROS_OF_ADAM
 
 
 def clip_bound(tensors: Tensors) -> float:

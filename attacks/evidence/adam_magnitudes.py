@@ -51,7 +51,10 @@ def read_magnitudes(
         after = weight + change
         if change.dtype != torch.float32 or _is_rounded(weight, after, change):
             return {}
-        entries = _entries(weight, after, change, training)
+        # AdamW is often told to decay some parameters only: embeddings and biases are left out.
+        entries = _entries(weight, after, training, training.decoupled_decay)
+        if entries is None and training.decoupled_decay:
+            entries = _entries(weight, after, training, 0.0)
         if entries is None:
             return {}
         known[name] = entries
@@ -66,13 +69,13 @@ def _is_rounded(weight: Tensor, after: Tensor, change: Tensor) -> bool:
 
 
 def _entries(
-    weight: Tensor, after: Tensor, change: Tensor, training: LocalTraining
+    weight: Tensor, after: Tensor, training: LocalTraining, decay: float
 ) -> KnownEntries | None:
-    """Of one parameter; None where it made other steps than Adam's."""
+    """Of one parameter; None where it made other steps than Adam's, beside this decay."""
     spacing = torch.nextafter(after.abs(), after.new_tensor(torch.inf)) - after.abs()
     error = spacing.double() / (12**0.5 * training.lr) + ARITHMETIC
     # Decoupled decay rounds the weight before the step, to the bit as here.
-    decayed = weight * (1 - training.lr * training.decoupled_decay)
+    decayed = weight * (1 - training.lr * decay)
     step = (decayed.double() - after.double()) / training.lr
     lacking = 1 - step.abs()
     if bool((lacking < -DISTINCT * error).any()):

@@ -25,6 +25,7 @@ from fedaudit.attacks.evidence.patch_system import Patches, embedded_patches
 from fedaudit.attacks.evidence.position_embedding import Stack, is_in_range, take
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.training.replay import BETAS, EPSILON, replay
+from fedaudit.attacks.training.schedule import without_decay
 from fedaudit.core.training import LocalTraining
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.functional import functional_call
@@ -71,10 +72,7 @@ def photo_by_adam(
     several = training.by_adam and 1 < training.steps <= MOST
     if reading.count != 1 or reading.private or not several:
         return None
-    # What weights lost beside the steps is known; that each step's own move decayed, too, is less
-    # than a weight tells.
-    lost = 1 - (1 - training.lr * training.decoupled_decay) ** training.steps
-    delta = {n: d + lost * before[n] if n in before else d for n, d in delta.items()}
+    delta = without_decay(delta, before, training)
     for name, stacks, number, patches in embedded_patches(reading, torch.float32):
         if number >= len(reading.target[name]):
             continue

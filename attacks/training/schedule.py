@@ -84,6 +84,19 @@ def steady_pace(training: LocalTraining) -> Pace:
     return Pace(tuple(place / way for place in behind), tuple(f / whole for f in factors))
 
 
+def without_decay(
+    delta: Mapping[str, Tensor], before: Mapping[str, Tensor], training: LocalTraining
+) -> dict[str, Tensor]:
+    """The delta less what weights lost beside AdamW's steps.
+
+    That each step's own move decays in later ones is less than a weight in single precision tells.
+    """
+    lost = 1 - (1 - training.lr * training.decoupled_decay) ** training.steps
+    if not lost:
+        return dict(delta)
+    return {n: d + lost * before[n].to(d) if n in before else d for n, d in delta.items()}
+
+
 def without_pulls(
     delta: Mapping[str, Tensor], before: Mapping[str, Tensor], training: LocalTraining
 ) -> dict[str, Tensor]:
@@ -94,11 +107,11 @@ def without_pulls(
     scale = scale_of(training)
     place = steady_pace(training).center(range(training.steps))
     slopes = {}
-    for name, value in delta.items():
+    for name, value in without_decay(delta, before, training).items():
         slope = -value / scale
-        if training.weight_decay and name in before and training.optimizer != "adam":
-            slope = slope - training.weight_decay * (before[name] + place * value)
-        if not training.by_adam:
+        if training.optimizer == "sgd":
+            if training.weight_decay and name in before:
+                slope = slope - training.weight_decay * (before[name] + place * value)
             slope = slope - training.proximal * place * value
         slopes[name] = slope
     return slopes

@@ -56,15 +56,24 @@ def test_small_numbers_are_known_to_what_is_claimed(
         smaller = gradient[name].abs() < gradient[name].abs().median()
         assert entries.known[smaller].double().mean() > entries.known[~smaller].double().mean()
     weight = known["weight"]
-    if (
-        decoupled or not weight_decay
-    ):  # with a penalty the sum is known to that, and the images' part less exactly
+    # With a penalty the sum is known to that, and the images' part less exactly.
+    if decoupled or not weight_decay:
         assert float(misses(weight, gradient["weight"]).median()) < 1.5
         assert float(misses(weight, gradient["weight"]).quantile(0.99)) < 5
     alike = torch.corrcoef(
         torch.stack([weight.numbers[weight.known], gradient["weight"].double()[weight.known]])
     )[0, 1]
     assert float(alike) > 0.97
+
+
+def test_parameters_that_were_not_decayed_are_read_as_well() -> None:
+    before, delta, gradient = a_step()
+    training = LocalTraining(lr=1e-3, optimizer="adamw", weight_decay=0.05)
+    known = read_magnitudes(delta, before, training)
+    assert set(known) == {"weight", "bias"}
+    for name, entries in known.items():
+        assert 0.1 < float(entries.known.double().mean()) < 0.9, name
+        assert float(misses(entries, gradient[name]).median()) < 1.5
 
 
 def test_zeros_are_known() -> None:

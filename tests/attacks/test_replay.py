@@ -330,6 +330,20 @@ def test_weight_decay_and_the_proximal_pull_leave_the_mean_gradient(intercept: I
     assert float((raw - truth).norm() / truth.norm()) > 0.1
 
 
+def test_decay_beside_steps_leaves_the_mean_step(intercept: Intercept) -> None:
+    plain = LocalTraining(lr=1e-4, steps=3, optimizer="adamw")
+    pulled = replace(plain, weight_decay=20.0)
+    clean, decayed = (
+        intercept(method="fedavg", network="face", training=t).seen for t in (plain, pulled)
+    )
+    assert clean.update is not None
+    assert decayed.update is not None
+    truth = flat(mean_gradient(clean, clean.update).values())
+    raw = -flat(decayed.update.tensors.values()) / scale_of(pulled)
+    found = flat(mean_gradient(decayed, decayed.update).values())
+    assert float((found - truth).norm()) < 0.2 * float((raw - truth).norm())
+
+
 # --- epochs ---------------------------------------------------------------------------------------
 
 

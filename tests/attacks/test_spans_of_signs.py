@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.adaptive.estimation import estimate
+from fedaudit.attacks.adaptive.estimation import _is_a_step_of_adam, estimate
 from fedaudit.attacks.evidence.common_maps import common_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan
@@ -56,9 +56,14 @@ def observed(update: Update, *, adam: bool) -> Observation:
     )
 
 
-def step_of_adam(photos: Tensor) -> Update:
+def step_of_adam(photos: Tensor, *, decay: float = 0.0, but_vectors: bool = False) -> Update:
+    """And of AdamW, which decays all, or matrices alone."""
     network = build(SPEC, seed=0).eval()
-    optimizer = torch.optim.Adam(network.parameters(), RATE)
+    groups = [
+        {"params": [p], "weight_decay": 0.0 if but_vectors and p.dim() < 2 else decay}
+        for p in network.parameters()
+    ]
+    optimizer = torch.optim.AdamW(groups, RATE)
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
     F.cross_entropy(network(photos[:1]), torch.tensor([3])).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
@@ -159,3 +164,16 @@ def test_a_step_of_adam_says_nothing_of_defenses_but_what_it_contradicts(
     found = [facts.name for facts in estimate(seen)]
     assert bool(found) == bool(names)
     assert set(found) <= set(names)
+
+
+@pytest.mark.parametrize("but_vectors", [False, True])
+def test_decay_beside_a_step_is_no_defense(but_vectors: bool, photos: Tensor) -> None:
+    """Though it makes steps of large weights longer than the learning rate."""
+    seen = observed(step_of_adam(photos, decay=0.5, but_vectors=but_vectors), adam=True)
+    assert seen.update is not None
+    assert max(float(v.abs().max()) for v in seen.update.tensors.values()) > 1.01 * RATE
+    training = LocalTraining(RATE, batch_norm="eval", optimizer="adamw", weight_decay=0.5)
+    assert estimate(replace(seen, defense=None, training=training)) == ()
+    larger = {name: 1.01 * value for name, value in seen.update.tensors.items()}
+    longer = replace(seen, defense=None, training=training, shared=(Update("delta", larger, 1),))
+    assert not _is_a_step_of_adam(larger, longer)

@@ -85,7 +85,7 @@ of 200 do, 2 % apart from their twins."""
 CLEAR = 100.0
 """Least ratio by which other tokens are further than one kind's, as squared angle: 900 of three
 photos' registers through timm's DINOv3-S, where one came out four times, 1.03 of the class
-tokens of the small transformer of tests/attacks/test_token_separation.py."""
+tokens of the small transformer of tests/attacks/transformer_batches.py."""
 
 
 def separate_tokens(

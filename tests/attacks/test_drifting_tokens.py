@@ -19,7 +19,7 @@ from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.core.training import LocalTraining
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_token_separation import drawn, farthest, reading, tokens_of, transformer
+from transformer_batches import drawn, farthest, reading, tokens_of, transformer
 
 
 def delta(model: nn.Module, photos: Tensor, *, lr: float, steps: int) -> dict[str, Tensor]:

@@ -135,6 +135,13 @@ def complete_once(
     return found
 
 
+def forget_completed(run: SearchRun) -> None:
+    """Go on by what was sent, after an interruption, too: what followed led to no images."""
+    if run.checkpoint is not None:
+        state = {RANDOM: run.scene.generator.get_state()}
+        run.checkpoint.beside.save(run.fingerprint(), {}, state)
+
+
 def _telling(progress: Progress | None, planned: int) -> Callable[[float], None]:
     """What tells of one more layer of so many, of which gradients miss a share; of some twice."""
     numbers = count(1)

@@ -22,7 +22,7 @@ from fedaudit.attacks.search.batch_norm_prior import prior_of
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.closed_form import solve_photos
 from fedaudit.attacks.search.color_fit import fit_colors
-from fedaudit.attacks.search.completion import complete_once
+from fedaudit.attacks.search.completion import complete_once, forget_completed
 from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
 from fedaudit.attacks.search.map_matching import are_second_to_spans
@@ -35,6 +35,7 @@ from fedaudit.attacks.search.schedules.suited import restarts_of, suited
 from fedaudit.attacks.search.search_run import SearchRun, steps_of
 from fedaudit.attacks.search.slopes import BY_SLOPE, check_slopes
 from fedaudit.attacks.search.span_matching import (
+    SEEN,
     SpanMatching,
     is_left_to_spans,
     lead_of_spans,
@@ -212,7 +213,9 @@ class MatchingAttack:
         if completed is not None:
             generator.set_state(drawn)
             found = self.with_evidence(completed, seen, **kept)
-            return replace(found, seconds=found.seconds + spent)
+            if not run.scene.evidence.signs or found.objective < SEEN:
+                return replace(found, seconds=found.seconds + spent)
+            forget_completed(run)  # signs of all layers lead further than what late ones span
         run.search()
         evidence, matching, best = run.scene.evidence, run.scene.matching, int(run.best.argmin())
         labels, images = evidence.known_labels, run.images[best]
@@ -267,6 +270,10 @@ class MatchingAttack:
     ) -> Evidence | None:
         """What known numbers say of the whole gradient, where they say enough."""
         if self.match != "spans" or self.layers or self.seconds or not self.complete_steps:
+            return None
+        # A photo of p01 through a trained ResNet-18 in training mode has 0.78 by what late layers'
+        # completed gradients span, in 70 CPU s, 0.85 by all signs in 28; a fresh one 0.03 and 0.72.
+        if run.scene.evidence.signs and run.scene.evidence.count == 1:
             return None
         coarse = replace(self, stages=shown_stages(self.stages), restarts=1)
         show = partial(coarse.with_evidence, seen=seen, generator=generator)
@@ -336,6 +343,7 @@ class MatchingAttack:
                 averaged=self.restarts == 1,
                 followed=evidence.followed is not None,
                 pruned=leading.pruned,
+                signs=evidence.signs,
             )
             scene.restarts = restarts_of(stages, self.restarts)
         solves = by_spans or self.spans_first

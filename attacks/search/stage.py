@@ -101,8 +101,8 @@ class Stage:
         population: Candidates a generation of CMA-ES; None for its own rule.
         smooth_only: Leave the stage out on networks with non-smooth activations (ReLU,
             max-pooling).
-        if_missed: Leave the stage out, of waves from noise, where images so far are nearer than
-            this to what layers' inputs span.
+        if_missed: Leave the stage out, of waves, where images so far are nearer than this to what
+            layers' inputs span.
         match: "update"; or "maps", the images' known maps alone (`map_matching`), or "spans", what
             layers' inputs span (`span_matching`), or "whole", the part of it that does not mix a
             batch: the stage is left out where they are not known.

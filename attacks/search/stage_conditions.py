@@ -33,8 +33,10 @@ def _waves_are_left_out(
     stage: Stage, start: str, before: StageResult, spans: SpanMatching | None
 ) -> bool:
     """Whether noise buries the images, or nothing has begun anew, or has to."""
-    if start == "normal" and not stage.if_missed:
+    if start in ("normal", "previous") and not stage.if_missed:
         return False
+    if start == "previous":
+        return not misses(before, stage.if_missed, spans)
     if misses(before, BURIED, spans):
         return True
     if start in ("normal", "reordered"):

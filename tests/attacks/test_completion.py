@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from fedaudit.attacks.gathering.evidence import Evidence
 from fedaudit.attacks.gathering.gather import gather, gather_inputs
 from fedaudit.attacks.presets.subspace_matching import subspace_matching
-from fedaudit.attacks.search import completion
+from fedaudit.attacks.search import completion, matching_attack
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.completion import complete_evidence
+from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
@@ -44,6 +45,10 @@ def small_network(*, classes: int, image_size: int, widths: tuple[int, int]) -> 
     )
 
 
+class StoppedError(Exception):
+    """What ends an attack in a test."""
+
+
 SPEC = ModelSpec(
     f"{__name__}:small_network", {"classes": 8, "image_size": SIDE, "widths": (192, 320)}
 )
@@ -58,17 +63,25 @@ def photos(faces: FaceSet) -> Tensor:
     return F.interpolate(faces.images[[0, 100]], size=SIDE, mode="area") * tints
 
 
-@pytest.fixture(scope="module")
-def seen(photos: Tensor) -> Observation:
-    """One step of Adam on both."""
+def stepped(photos: Tensor) -> Observation:
+    """One step of Adam on some photos."""
     model = build(SPEC, seed=0).train()
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.Adam(model.parameters(), ADAM.lr)
-    F.cross_entropy(model(photos), torch.tensor([3, 5])).backward()  # type: ignore[no-untyped-call]
+    labels, count = torch.tensor([3, 5])[: len(photos)], len(photos)
+    F.cross_entropy(model(photos), labels).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     delta = {name: p.detach() - before[name] for name, p in model.named_parameters()}
     shape = (3, SIDE, SIDE)
-    return Observation(SPEC, before, (Update("delta", delta, 2),), shape, 2, 8, training=ADAM)
+    training = replace(ADAM, batch_size=count)
+    update = (Update("delta", delta, count),)
+    return Observation(SPEC, before, update, shape, count, 8, training=training)
+
+
+@pytest.fixture(scope="module")
+def seen(photos: Tensor) -> Observation:
+    """Of both."""
+    return stepped(photos)
 
 
 def shown(images: Tensor) -> Reconstruction:
@@ -116,14 +129,62 @@ def test_nothing_is_completed_of_other_steps(seen: Observation) -> None:
     assert complete_evidence(few, show, 30) is None
 
 
-@pytest.mark.slow  # two searches more
-def test_a_search_goes_by_completed_gradients(seen: Observation) -> None:
+@pytest.mark.slow  # three searches more
+def test_a_search_goes_by_completed_gradients(
+    seen: Observation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching_attack, "SEEN", 1.0)  # ten steps lead nowhere near
     attack = subspace_matching(steps=10, polish=0, mends=0)
     found = attack(seen, generator=torch.Generator().manual_seed(0))
     assert found.searched_by == "completed spans"
     for left in (replace(attack, complete_steps=0), replace(attack, seconds=60.0)):
         again = left(seen, generator=torch.Generator().manual_seed(0))
         assert again.searched_by == "signs"
+
+
+def test_a_search_that_completed_gradients_lead_astray_goes_by_signs(
+    seen: Observation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one would that had completed none; after an interruption, too."""
+    attack = subspace_matching(steps=2, polish=0, mends=0, complete_steps=2)
+    monkeypatch.setattr(completion, "PREDICTED", 1.0)
+    monkeypatch.setattr(completion, "ENOUGH", 0.1)
+    searched: list[bool] = []
+    begin = SearchRun.search
+
+    def search(run: SearchRun) -> None:
+        searched.append(run.scene.evidence.signs)
+        begin(run)
+
+    monkeypatch.setattr(SearchRun, "search", search)
+    kept = Checkpoint(tmp_path / "unfinished" / "cell.safetensors", every=0)
+
+    def stop(step: int, steps: int, value: float) -> None:
+        if searched and searched[-1] and kept.path.exists():
+            raise StoppedError
+
+    whole = attack(seen, generator=torch.Generator().manual_seed(0))
+    assert searched == [False, False, True]  # to show images, by what was completed, by signs
+    assert whole.searched_by == "signs"
+    with pytest.raises(StoppedError):
+        attack(seen, generator=torch.Generator().manual_seed(0), progress=stop, checkpoint=kept)
+    searched.clear()
+    found = attack(seen, generator=torch.Generator().manual_seed(0), checkpoint=kept)
+    assert searched == [True]
+    assert torch.equal(found.images, whole.images)
+    assert not list(kept.path.parent.iterdir())
+
+
+def test_one_photo_goes_by_signs(photos: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(*_: object) -> None:
+        raise AssertionError("completed")
+
+    monkeypatch.setattr(matching_attack, "complete_once", again)
+    attack = subspace_matching(steps=2, polish=0, mends=0)
+    found = attack(stepped(photos[:1]), generator=torch.Generator().manual_seed(0))
+    assert found.searched_by == "signs"
+    with pytest.raises(AssertionError, match="completed"):
+        attack(stepped(photos), generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
@@ -220,10 +281,6 @@ def test_too_little_is_left_to_follow_from(gradient: dict[str, Tensor]) -> None:
 def test_steps_are_no_fewer_than_none() -> None:
     with pytest.raises(ValueError, match="complete_steps must be at least 0"):
         subspace_matching(complete_steps=-1)
-
-
-class StoppedError(Exception):
-    """What ends an attack in a test."""
 
 
 @pytest.mark.slow  # two searches each

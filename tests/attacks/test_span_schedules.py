@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -21,12 +23,14 @@ from fedaudit.attacks.search.image_priors import (
     total_variation,
 )
 from fedaudit.attacks.search.matching_attack import MatchingAttack
-from fedaudit.attacks.search.scene import Varies
+from fedaudit.attacks.search.scene import StageResult, Varies
 from fedaudit.attacks.search.schedules.one_photo_batch_norm import COUPLED_TURNS
 from fedaudit.attacks.search.schedules.span_stages import SPAN_FADING, span_stages
 from fedaudit.attacks.search.schedules.suited import suited
-from fedaudit.attacks.search.span_matching import EXPLAINED, SEEN
+from fedaudit.attacks.search.schedules.waves import SIGNS_MISSED
+from fedaudit.attacks.search.span_matching import EXPLAINED, SEEN, SpanMatching
 from fedaudit.attacks.search.stage import from_gray
+from fedaudit.attacks.search.stage_conditions import is_left_out
 from fedaudit.attacks.search.variables.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.variables.latents import Latent
 from fedaudit.attacks.search.variables.pixels import OTHER_NOISE, Pixels
@@ -113,6 +117,24 @@ def test_large_images_are_searched_by_waves_there(size: int, finer: int) -> None
     assert waves.total_variation == pytest.approx(3 * 1.75**2.5 * finer)
     assert (waves.face_colors, waves.colors_fade) == (0.3, True)
     assert last == replace(usual[-1], total_variation=0.0, face_colors=0.0)
+
+
+def test_signs_are_searched_by_waves_that_go_on_where_they_end_far_off() -> None:
+    usual = [replace(stage, face_colors=0.3) for stage in span_stages()]
+    waves, *further = suited(usual, open_detail=False, drifted=True, signs=True, pixels=12288)
+    assert waves.varies == CosineSpectrum(start="normal")
+    assert not waves.colors_fade  # far from the update to the end
+    assert [stage.lr / waves.lr for stage in further] == [0.5, 0.25]
+    before = StageResult(torch.zeros(1, 1, 3, 8, 8))
+    near, far = (
+        cast(SpanMatching, SimpleNamespace(distance=lambda _, d=distance: d))
+        for distance in (SIGNS_MISSED - 0.01, SIGNS_MISSED + 0.01)
+    )
+    for stage in further:
+        assert stage.varies == CosineSpectrum(start="previous")
+        assert is_left_out(stage, before, near)
+        assert not is_left_out(stage, before, far)
+        assert not is_left_out(replace(stage, if_missed=0.0), before, near)
 
 
 def test_a_generator_keeps_its_turn_there() -> None:

@@ -46,7 +46,7 @@ OF_DRIFT: tuple[Turn, ...] = (
     ("spans", 2, 1.0, 1.0, 1.0, 2.0),
     ("spans", 1, 1.0, 0.5, 0.5, 2.0),
 )
-"""The same for a batch after several steps that drift, and for signs (`SpanMatching.drifted`)."""
+"""The same for a batch after several steps that drift (`SpanMatching.drifted`)."""
 
 
 # By the same sixteen photos: SSIM 0.55 after the first two turns (76 CPU s), 0.68 after all (364),

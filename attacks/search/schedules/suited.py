@@ -21,6 +21,7 @@ from fedaudit.attacks.search.schedules.waves import (
     wave_stage,
     waves_from_noise,
     waves_in_order,
+    waves_of_signs,
 )
 from fedaudit.attacks.search.span_matching import SEEN
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
@@ -43,6 +44,7 @@ def suited(
     averaged: bool = False,
     followed: bool = False,
     pruned: bool = False,
+    signs: bool = False,
 ) -> tuple[Stage, ...]:
     """The stages, searched by spans, as they suit a network; those whose `fading` is stated stay.
 
@@ -55,16 +57,20 @@ def suited(
             update before the image does: the search is held smoother.
         whole: Each image's own maps are known (`SpanMatching.whole`): a search by these comes
             first, and leaves little to that by all spans.
-        drifted: The update is of a batch's several steps, or of signs: the true images miss what is
-            spanned, and what explains it better is noise.
+        drifted: The update is of a batch's several steps: the true images miss what is spanned,
+            and what explains it better is noise.
         single: Of one photo: a search that failed is made once more from other noise, and by waves
             if that fails, too, and from other noise whose quarters are put in order, at last.
         averaged: Of the restarts of a search by each image's own maps the mean goes on.
         followed: The network is known at each step of local training by images nearly right.
         pruned: Some entries of each row are compared: by waves, once. L-BFGS would need slopes that
             are exact.
+        signs: Little but signs is left of a gradient: by waves, which lead there from further off.
     """
     asked = [stage for stage in stages if stage.fading is None]
+    if signs and asked:
+        others = (stage for stage in stages if stage.match not in BY_SPANS)
+        return (*waves_of_signs(asked[0], pixels), *others)
     if (whole or drifted or followed) and asked:
         rest = (stage for stage in stages if stage.match not in BY_SPANS)
         drift = OF_STEPS if followed else OF_DRIFT

@@ -31,3 +31,23 @@ def deterministic(model: nn.Module) -> Iterator[None]:
             if id(module) not in norms:
                 module.training = False
         yield
+
+
+@contextmanager
+def drawing(model: nn.Module) -> Iterator[None]:
+    """What draws (dropout, stochastic depth) does so inside the block; all else keeps its mode.
+
+    Layers without parts, parameters and buffers, that is: in training mode others do more, such
+    as return what auxiliary heads say, or remember statistics.
+    """
+    with preserve_modes(model), still(model):
+        for module in model.modules():
+            if _is_bare(module):
+                module.training = True
+        yield
+
+
+def _is_bare(module: nn.Module) -> bool:
+    """Whether a layer has nothing that learns, remembers or is a layer itself."""
+    held = (module.children(), module.parameters(), module.buffers())
+    return all(next(iter(each), None) is None for each in held)

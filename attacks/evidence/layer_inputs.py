@@ -18,7 +18,7 @@ from fedaudit.attacks.evidence.derived_weights import (
     derived_calls,
     find_derived_weights,
 )
-from fedaudit.attacks.evidence.deterministic_mode import deterministic, still
+from fedaudit.attacks.evidence.deterministic_mode import deterministic, drawing, still
 from fedaudit.attacks.evidence.layer_unfolding import (
     READABLE,
     Applied,
@@ -59,6 +59,8 @@ class InputReader:
         moments: Readers of the network as it was while the client trained, each with the numbers of
             the images that it saw together (`followed_training`), every image as often; () where
             it saw all of them once, as it is.
+        draws: What is random (dropout) was so when the client trained, whichever mode the network
+            is in.
 
     Raises:
         AttackError: The network does not run on images of that shape.
@@ -68,6 +70,7 @@ class InputReader:
     shape: tuple[int, int, int]
     count: int
     moments: "tuple[tuple[InputReader, Sequence[int]], ...]" = ()
+    draws: bool = False
     layers: dict[str, list[nn.Module]] = field(default_factory=dict)
     derived: dict[str, DerivedWeight] | None = None
     _uses: dict[str, int] = field(default_factory=dict)
@@ -299,12 +302,16 @@ class InputReader:
         return heard
 
     def _certain(self, names: Sequence[str], images: Tensor) -> set[str]:
-        """The weights before anything random: two runs in the client's mode send them the same."""
+        """The weights before anything random: two runs, one of them as the client's, agree there.
+
+        What is drawn with a small probability, as blocks are left out, may be the same twice; but
+        what is kept is larger then than on average.
+        """
         runs = []
-        for seed in (0, 1):
+        for seed, mode in enumerate((deterministic, drawing) if self.draws else (still, still)):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                runs.append(self._heard(names, images, mode=still))
+                runs.append(self._heard(names, images, mode=mode))
         one, two = ({name: uses[0][1] for name, uses in heard.items()} for heard in runs)
         return {name for name in one if name in two and torch.equal(one[name], two[name])}
 

@@ -45,6 +45,7 @@ class Reading:
         signs: Of most numbers of the gradient little but the sign is left.
         known: Those numbers that a step of Adam left whole (`adam_magnitudes`), or that pruning
             kept of one gradient, by parameter.
+        draws: What is random (dropout, stochastic depth) was so when the client trained.
         completed: Names of the weights whose gradient followed from these; {} where none was asked
             for. Spans are then of these alone.
     """
@@ -67,6 +68,7 @@ class Reading:
     signs: bool = False
     known: Mapping[str, KnownEntries] = field(default_factory=dict)
     completed: frozenset[str] = frozenset()
+    draws: bool = False
 
     @property
     def blind(self) -> bool:
@@ -77,7 +79,7 @@ class Reading:
     def reader(self) -> InputReader:
         """Reads what images send to the network's layers, in the middle of training."""
         model = self.model if self.followed is None else self.followed.midway(self.model)
-        return InputReader(model, self.shape, self.count)
+        return InputReader(model, self.shape, self.count, draws=self.draws)
 
     @property
     def trains_body(self) -> bool:

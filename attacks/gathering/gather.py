@@ -102,6 +102,7 @@ def gather(seen: Observation) -> Evidence:
         private=unshared_names(model, seen.before),
         clean=_is_clean(seen, update) and adaptation.exact,
         untrained=constants,
+        draws=_draws(seen),
         signs=adam or adaptation.signs,
         unused=unused_parts(model, constants, seen.training, has_labels=labels is not None),
     )
@@ -148,6 +149,7 @@ def gather_inputs(seen: Observation) -> Evidence:
         adaptation=adaptation,
         photos=ChangedPhotos((), count),
         untrained=still,
+        draws=_draws(seen),
         signs=_is_adam(seen) or adaptation.signs,
         # Labels are read off at the end.
         unused=unused_parts(model, still, seen.training, has_labels=True),
@@ -162,6 +164,11 @@ def gather_inputs(seen: Observation) -> Evidence:
         followed = FollowedTraining(model, seen.training, seen.before, update.tensors)
         evidence = replace(evidence, followed=followed)
     return replace(evidence, misfit=simulated_misfit(evidence, seen))
+
+
+def _draws(seen: Observation) -> bool:
+    """Whether what is random was so on the device: where batch norm evaluates, all may have."""
+    return seen.mode is None or seen.mode.batch_norm == "train"
 
 
 def _is_adam(seen: Observation) -> bool:

@@ -343,7 +343,7 @@ class MatchingAttack:
                 averaged=self.restarts == 1,
                 followed=evidence.followed is not None,
                 pruned=leading.pruned,
-                signs=evidence.signs,
+                blurred=leading.blurred,
             )
             scene.restarts = restarts_of(stages, self.restarts)
         solves = by_spans or self.spans_first

@@ -226,6 +226,13 @@ class SpanMatching:
         return misses or self.evidence.signs
 
     @property
+    def blurred(self) -> bool:
+        """Whether true images miss spans by what is not known: of signs, or of what was drawn."""
+        told = self._whole or self.evidence.misfit
+        drawn = not (told or all(span.certain for span in self.spans))
+        return drawn or self.evidence.signs
+
+    @property
     def whole(self) -> "SpanMatching | None":
         """What is known of each image of a batch by itself, or of all its patches; None of one.
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,10 +15,17 @@ from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import span_distance
 from fedaudit.attacks.evidence.layer_unfolding import rows_of
 from fedaudit.attacks.evidence.span_spectrum import find_spans
+from fedaudit.attacks.gathering.gather import gather_inputs
+from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.shared import Update
+from fedaudit.models.batch_norm import replay_mode
+from fedaudit.models.build_network import build
 
 sys.path.insert(0, str(Path(__file__).parent))
 from layered_networks import convolutions, drawn, gradients, spans_of
+from small_networks import Dropped
 
 
 @pytest.mark.parametrize(
@@ -158,6 +165,45 @@ def test_what_lies_behind_dropout_is_marked() -> None:
     positions = InputReader(model, (3, 32, 32), 1).positions()
     assert {name for name, place in positions.items() if not place.certain} == {"12.weight"}
     assert all(module.training for module in model.modules())
+
+
+def test_what_a_client_drew_is_marked_where_the_attacker_draws_nothing() -> None:
+    """As attacks put networks (`replay_mode`), which compute what dropout does on average."""
+    model = replay_mode(convolutions(), None)
+    assert all(place.certain for place in InputReader(model, (3, 32, 32), 1).positions().values())
+    modes = {name: module.training for name, module in model.named_modules()}
+    positions = InputReader(model, (3, 32, 32), 1, draws=True).positions()
+    assert {name for name, place in positions.items() if not place.certain} == {"12.weight"}
+    assert {name: module.training for name, module in model.named_modules()} == modes
+
+
+def dropped(*, classes: int, image_size: int) -> nn.Module:
+    """Of ten classes."""
+    del classes, image_size
+    return Dropped()
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_batch_behind_stochastic_depth_is_searched_for_as_blurred(
+    mode: Literal["train", "eval"],
+) -> None:
+    spec = ModelSpec(f"{__name__}:dropped", {"classes": 10, "image_size": 32})
+    model, images = build(spec, seed=0), drawn(2)
+    loss = F.cross_entropy(model(images), torch.tensor([3, 5]))
+    named = dict(model.named_parameters())
+    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    seen = Observation(
+        spec,
+        {name: value.detach().clone() for name, value in model.state_dict().items()},
+        (Update("gradient", update, 2),),
+        (3, 32, 32),
+        2,
+        10,
+        batch_norm=mode,
+    )
+    spans = SpanMatching(gather_inputs(seen))
+    assert all(span.certain for span in spans.evidence.spans) == (mode == "eval")
+    assert spans.blurred == (mode == "train")
 
 
 def test_a_frozen_or_unused_layer_is_left_out() -> None:

@@ -27,7 +27,7 @@ from fedaudit.attacks.search.scene import StageResult, Varies
 from fedaudit.attacks.search.schedules.one_photo_batch_norm import COUPLED_TURNS
 from fedaudit.attacks.search.schedules.span_stages import SPAN_FADING, span_stages
 from fedaudit.attacks.search.schedules.suited import suited
-from fedaudit.attacks.search.schedules.waves import SIGNS_MISSED
+from fedaudit.attacks.search.schedules.waves import BLURRED_MISSED
 from fedaudit.attacks.search.span_matching import EXPLAINED, SEEN, SpanMatching
 from fedaudit.attacks.search.stage import from_gray
 from fedaudit.attacks.search.stage_conditions import is_left_out
@@ -119,16 +119,16 @@ def test_large_images_are_searched_by_waves_there(size: int, finer: int) -> None
     assert last == replace(usual[-1], total_variation=0.0, face_colors=0.0)
 
 
-def test_signs_are_searched_by_waves_that_go_on_where_they_end_far_off() -> None:
+def test_what_is_blurred_is_searched_for_by_waves_that_go_on_where_they_end_far_off() -> None:
     usual = [replace(stage, face_colors=0.3) for stage in span_stages()]
-    waves, *further = suited(usual, open_detail=False, drifted=True, signs=True, pixels=12288)
+    waves, *further = suited(usual, open_detail=False, drifted=True, blurred=True, pixels=12288)
     assert waves.varies == CosineSpectrum(start="normal")
     assert not waves.colors_fade  # far from the update to the end
     assert [stage.lr / waves.lr for stage in further] == [0.5, 0.25]
     before = StageResult(torch.zeros(1, 1, 3, 8, 8))
     near, far = (
         cast(SpanMatching, SimpleNamespace(distance=lambda _, d=distance: d))
-        for distance in (SIGNS_MISSED - 0.01, SIGNS_MISSED + 0.01)
+        for distance in (BLURRED_MISSED - 0.01, BLURRED_MISSED + 0.01)
     )
     for stage in further:
         assert stage.varies == CosineSpectrum(start="previous")

@@ -17,11 +17,11 @@ from fedaudit.attacks.search.schedules.one_photo_batch_norm import held_smooth
 from fedaudit.attacks.search.schedules.span_stages import SPAN_FADING
 from fedaudit.attacks.search.schedules.waves import (
     OPEN_AT,
+    blurred_waves,
     by_waves,
     wave_stage,
     waves_from_noise,
     waves_in_order,
-    waves_of_signs,
 )
 from fedaudit.attacks.search.span_matching import SEEN
 from fedaudit.attacks.search.stage import BY_SPANS, Stage
@@ -44,7 +44,7 @@ def suited(
     averaged: bool = False,
     followed: bool = False,
     pruned: bool = False,
-    signs: bool = False,
+    blurred: bool = False,
 ) -> tuple[Stage, ...]:
     """The stages, searched by spans, as they suit a network; those whose `fading` is stated stay.
 
@@ -65,12 +65,13 @@ def suited(
         followed: The network is known at each step of local training by images nearly right.
         pruned: Some entries of each row are compared: by waves, once. L-BFGS would need slopes that
             are exact.
-        signs: Little but signs is left of a gradient: by waves, which lead there from further off.
+        blurred: Little but signs is left of a gradient, or layers lie behind dropout: by waves,
+            which lead there from further off.
     """
     asked = [stage for stage in stages if stage.fading is None]
-    if signs and asked:
+    if blurred and asked and not (followed or pruned):
         others = (stage for stage in stages if stage.match not in BY_SPANS)
-        return (*waves_of_signs(asked[0], pixels), *others)
+        return (*blurred_waves(asked[0], pixels), *others)
     if (whole or drifted or followed) and asked:
         rest = (stage for stage in stages if stage.match not in BY_SPANS)
         drift = OF_STEPS if followed else OF_DRIFT

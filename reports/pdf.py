@@ -1,7 +1,10 @@
 """The report as a PDF for people who print, file or sign it; needs the extra `fedaudit[pdf]`."""
 
 import logging
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import ImageFile
@@ -16,6 +19,7 @@ _DRAWINGS = {
 }
 """Alternate texts of small drawings by class: on paper none can be hidden from a screen reader."""
 _CHART_OR_SVG = re.compile(r'class="scroll chart"[^>]*aria-label="([^"]*)"|<svg\b[^>]*>')
+_EPOCH = "SOURCE_DATE_EPOCH"
 _PAPER = Path(__file__).parent / "templates" / "paper.css"
 
 
@@ -48,11 +52,24 @@ def pdf(page: str) -> bytes:
     source = _titled(page).replace("</style>", _PAPER.read_text("utf-8") + "</style>", 1)
     document = HTML(string=source, url_fetcher=URLFetcher(allowed_protocols=("data",)))
     try:
-        content = document.write_pdf(pdf_variant="pdf/ua-1")
+        with _undated():
+            content = document.write_pdf(pdf_variant="pdf/ua-1")
     finally:
         logger.setLevel(level)
     assert isinstance(content, bytes)
     return content
+
+
+@contextmanager
+def _undated() -> Iterator[None]:
+    """No time is written: fontTools, which cuts fonts where HarfBuzz cannot, notes it in each."""
+    before = os.environ.get(_EPOCH)
+    os.environ[_EPOCH] = before or "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_EPOCH]
 
 
 def _titled(page: str) -> str:

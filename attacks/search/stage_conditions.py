@@ -33,9 +33,9 @@ def _waves_are_left_out(
     stage: Stage, start: str, before: StageResult, spans: SpanMatching | None
 ) -> bool:
     """Whether noise buries the images, or nothing has begun anew, or has to."""
-    if start in ("normal", "previous") and not stage.if_missed:
+    if start == "normal" and not stage.if_missed:
         return False
-    if start == "previous":
+    if start == "previous" and stage.if_missed:
         return not misses(before, stage.if_missed, spans)
     if misses(before, BURIED, spans):
         return True

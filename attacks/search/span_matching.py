@@ -227,8 +227,8 @@ class SpanMatching:
 
     @property
     def blurred(self) -> bool:
-        """Whether true images miss spans by what is not known: of signs, or of what was drawn."""
-        told = self._whole or self.evidence.misfit
+        """Whether true images miss spans by what is not known: of signs, or drawn for a batch."""
+        told = self._whole or self.evidence.misfit or self.evidence.count == 1
         drawn = not (told or all(span.certain for span in self.spans))
         return drawn or self.evidence.signs
 

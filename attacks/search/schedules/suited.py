@@ -65,8 +65,8 @@ def suited(
         followed: The network is known at each step of local training by images nearly right.
         pruned: Some entries of each row are compared: by waves, once. L-BFGS would need slopes that
             are exact.
-        blurred: Little but signs is left of a gradient, or layers lie behind dropout: by waves,
-            which lead there from further off.
+        blurred: Little but signs is left of a gradient, or a batch's layers lie behind dropout: by
+            waves, which lead there from further off.
     """
     asked = [stage for stage in stages if stage.fading is None]
     if blurred and asked and not (followed or pruned):

@@ -4,12 +4,13 @@
     python benchmarks/face_contrast.py --size 112
 
 Prints the constants of `attacks/search/image_priors.py`, from the photos of p03 to p08 of
-OpenPeople: mean and deviation of each color, and the highlights, a value that so many of a photo's
-numbers are less than; and those of `attacks/evidence/photo_statistics.py`: the mean of all, and how
-much photos vary in waves of each octave, times (1 + f)³. Then, of each person of p01 to p08 by the
-seven others, how wrong the contrast of a photo is that each of them tells (root mean square); and
-how wrong that of ORL's photos, which others took, by those of p03 to p08. p09 and p10, on whom
-`benchmarks/subspace.py` reports, take no part.
+OpenPeople: mean and deviation of each color, the highlights, a value that so many of a photo's
+numbers are less than, and the total variation; and those of
+`attacks/evidence/photo_statistics.py`: the mean of all, and how much photos vary in waves of each
+octave, times (1 + f)³. Then, of each person of p01 to p08 by the seven others, how wrong the
+contrast of a photo is that each of them tells (root mean square); and how wrong that of ORL's
+photos, which others took, by those of p03 to p08. p09 and p10, on whom `benchmarks/subspace.py`
+reports, take no part.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.evidence.photo_statistics import VARIANCES, PhotoStatistics, cosines
-from fedaudit.attacks.search.image_priors import BELOW_HIGHLIGHT
+from fedaudit.attacks.search.image_priors import BELOW_HIGHLIGHT, total_variation
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
 from fedaudit.data.orl import orl
@@ -88,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("mean", *(f"{value:.3f}" for value in pooled.mean(1)))
     print("deviation", *(f"{value:.3f}" for value in pooled.std(1)))
     print(f"mean of all {float(pooled.mean()):.3f}")
+    varied = torch.stack([total_variation(image[None]) for image in known])
+    print(f"total variation {float(varied.mean()):.4f} (deviation {float(varied.std()):.4f})")
     for start, each in spectrum(known):
         print(f"waves from {start}:", *(f"{value:.4f}" for value in each))
     for name, images in (("highlights", known), ("highlights of ORL", elsewhere)):

@@ -30,6 +30,7 @@ from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.named_layers import check_layers
 from fedaudit.attacks.search.open_contrast import with_usual_contrast, with_usual_exposure
 from fedaudit.attacks.search.scene import Scene, generic_faces
+from fedaudit.attacks.search.schedules.held_waves import with_held_waves
 from fedaudit.attacks.search.schedules.span_stages import opening, shown_stages
 from fedaudit.attacks.search.schedules.suited import restarts_of, suited
 from fedaudit.attacks.search.search_run import SearchRun, steps_of
@@ -332,7 +333,7 @@ class MatchingAttack:
                 replace(one, face_colors=weight) if one.match in BY_SPANS else one for one in stages
             )
         if leading is not None:
-            stages = suited(
+            chosen = suited(
                 stages,
                 open_detail=leading.leaves_detail,
                 pixels=evidence.pixels,
@@ -345,6 +346,7 @@ class MatchingAttack:
                 pruned=leading.pruned,
                 blurred=leading.blurred,
             )
+            stages = with_held_waves(chosen, stages, leading)
             scene.restarts = restarts_of(stages, self.restarts)
         solves = by_spans or self.spans_first
         exact = solve_photos(evidence, seen, leading, seed) if solves else None

@@ -166,6 +166,7 @@ class SearchRun:
             matching = scene.spans
         if whole is not None:
             matching = whole
+        matching = _in_order(matching, stage.early_first)
 
         def is_exact() -> bool:
             now = torch.cat([decode(leaf.detach()) for leaf in leaves])
@@ -176,9 +177,9 @@ class SearchRun:
         if state:
             mover.load({k.removeprefix("move/"): v for k, v in state.items() if "move/" in k})
         mover.run(lambda: self._save(number, starts, mover))
-        if whole is not None and scene.leading is not None:
-            scene.leading.evaluations = whole.evaluations
-        self._offer(leaves, decode, scene.spans if by_spans else None)
+        if isinstance(matching, SpanMatching) and scene.leading is not None:
+            scene.leading.evaluations = matching.evaluations
+        self._offer(leaves, decode, scene.spans if by_spans else None, stage.held_variation)
         return StageResult(self.images, leaves, stage.varies)
 
     def _follow(self, stage: Stage, before: StageResult, *, begins: bool) -> StageResult:
@@ -199,11 +200,16 @@ class SearchRun:
         return replace(before, images=images)
 
     def _offer(
-        self, variables: Sequence[Tensor], decode: Decode, spans: SpanMatching | None = None
+        self,
+        variables: Sequence[Tensor],
+        decode: Decode,
+        spans: SpanMatching | None = None,
+        usual: float = 0.0,
     ) -> None:
         """Keep, for each restart, the images with the least match of all stages.
 
-        Those that were searched by `spans` are brought in the order of the labels.
+        Those that vary far more than is `usual`, if that is not 0, give way to any others. Those
+        that were searched by `spans` are brought in the order of the labels.
         """
         matching = self.scene.matching
         every = range(len(variables))
@@ -223,7 +229,8 @@ class SearchRun:
         if not len(self.images):
             self.images, self.best = dummies, now
             return
-        rough = now + self._roughness(dummies) < self.best + self._roughness(self.images)
+        here, before = (self._roughness(each, usual) for each in (dummies, self.images))
+        rough = now + here < self.best + before
         nearest = torch.minimum(now, self.best)
         better = torch.where(nearest < EXPLAINED, now < self.best, rough)
         self.best = torch.where(better, now, self.best)
@@ -231,11 +238,13 @@ class SearchRun:
             better.to(dummies.device).view(-1, 1, 1, 1, 1), dummies, self.images
         )
 
-    def _roughness(self, images: Tensor) -> Tensor:
+    def _roughness(self, images: Tensor, usual: float) -> Tensor:
         """What images `[R, N, C, H, W]` pay for their variation when stages are compared, `[R]`."""
         matching = self.scene.matching
         weight = matching.roughness if isinstance(matching, SpanMatching) else 0.0
-        return torch.stack([weight * total_variation(one).cpu() for one in images])
+        varies = torch.stack([total_variation(one).cpu() for one in images])
+        above = (varies / usual - 2).clamp(min=0) if usual else 0.0
+        return weight * varies + above
 
     def _cull(self, result: StageResult, keep: int) -> StageResult:
         """Only the best restarts go on."""
@@ -308,6 +317,13 @@ class SearchRun:
         matching.evaluations, matching.scales = facts["evaluations"], tuple(facts["scales"])
         self.earlier_seconds = facts["seconds"]
         return facts["stage"], {k: v.to(like.device) for k, v in state.items()}
+
+
+def _in_order(matching: Comparison, early_first: float) -> Comparison:
+    """The same, late layers counting less while early ones disagree, if that is asked for."""
+    if early_first and isinstance(matching, SpanMatching):
+        return matching.early_first(early_first)
+    return matching
 
 
 def steps_of(stages: Sequence[Stage], scene: Scene) -> int:

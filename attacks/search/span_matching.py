@@ -161,6 +161,7 @@ class SpanMatching:
         self.scales: tuple[float, ...] = (1.0, 1.0)
         self.evaluations = 0
         self._last = evidence.like.new_empty(0)
+        self._early_first = 0.0
         evidence.model.requires_grad_(True)
         start = tuple(layers or [""])
         spans = tuple(span for span in evidence.spans if span.name.startswith(start))
@@ -204,8 +205,7 @@ class SpanMatching:
         evidence = self.evidence
         if self.equations < SHARP:
             return True
-        coupled = any(m.training for m in batch_norm_layers(evidence.model).values())
-        if evidence.count > 1 or coupled:  # these have schedules of their own
+        if evidence.count > 1 or self.coupled:  # these have schedules of their own
             return False
         first, (_, height, width) = next(iter(evidence.reader.layers)), evidence.shape
         fine = [s for s in self.spans if s.positions * STRIDE**2 >= height * width]
@@ -213,10 +213,14 @@ class SpanMatching:
         return not reads_pixels and sum(s.equations(1) for s in fine) < FINE * evidence.pixels
 
     @property
+    def coupled(self) -> bool:
+        """Whether batch norm is in training mode, and normalizes images by their batch."""
+        return any(m.training for m in batch_norm_layers(self.evidence.model).values())
+
+    @property
     def roughness(self) -> float:
         """Weight of the total variation where results of a search are compared."""
-        coupled = any(m.training for m in batch_norm_layers(self.evidence.model).values())
-        return ROUGHNESS if coupled and self.evidence.count == 1 else 0.0
+        return ROUGHNESS if self.coupled and self.evidence.count == 1 else 0.0
 
     @property
     def drifted(self) -> bool:
@@ -242,6 +246,27 @@ class SpanMatching:
             return None
         part = copy.copy(self)
         part.reader, part.spans = self.evidence.reader, self._whole
+        return part
+
+    @property
+    def exact(self) -> bool:
+        """Whether the true images meet all spans but for rounding, as far as is known."""
+        evidence = self.evidence
+        noisy = evidence.private or evidence.misfit or evidence.signs or evidence.completed
+        return not (noisy or self.pruned) and all(span.certain for span in self.spans)
+
+    def early_first(self, rate: float) -> "SpanMatching":
+        """The same where a layer counts by how far those before it agree, batches taken together.
+
+        By exp(-rate · the sum of their distances), in the order of the network, as early times come
+        before late ones where a network learns a differential equation (Wang et al. 2022,
+        2203.07404, eq. 2.12). Each image's own maps are left out.
+        """
+        part = copy.copy(self)
+        place = {name: number for number, name in enumerate(self.evidence.reader.layers)}
+        mixed = [span for span in self.spans if not span.alone]
+        part.spans = tuple(sorted(mixed or self.spans, key=lambda span: place[span.name]))
+        part._early_first = rate
         return part
 
     @property
@@ -282,6 +307,10 @@ class SpanMatching:
         """
         del free, functional, differentiable
         self.evaluations += len(which)
+        if self._early_first:
+            apart = span_distances(self.reader, self.spans, images)
+            before = apart.detach().cumsum(0) - apart.detach()
+            return (), (-self._early_first * before).softmax(0) @ apart
         if part is None or not self._by_turns:
             return (), span_distance(self.reader, self.spans, images)
         turn = slice(part % 2, None, 2) if part else slice(None)

@@ -15,6 +15,7 @@ from fedaudit.attacks.search.image_priors import (
     ImagePrior,
     color_variation,
     face_colors,
+    share_above,
     total_variation,
     usual_variation,
 )
@@ -87,6 +88,8 @@ class Stage:
             (`color_variation`); None takes that of each channel.
         fading: Power of the share of steps left by which that weight falls; 0 keeps it. None, of a
             search by spans: what suits how much they leave open (`suited`).
+        held_variation: Total variation from which on images pay that weight as a whole, and below
+            which soon nothing of it (`share_above`): they vary as photos do. 0 asks for it always.
         square_norm: Weight of the mean square of the variable (keeps latents where the generator
             was trained).
         face_colors: Weight of the prior that draws colors to those of faces (`face_colors`).
@@ -103,6 +106,8 @@ class Stage:
             max-pooling).
         if_missed: Leave the stage out, of waves, where images so far are nearer than this to what
             layers' inputs span.
+        early_first: Of a search by spans: by how much late layers count less, while early ones
+            disagree (`SpanMatching.early_first`); 0 weighs all alike.
         match: "update"; or "maps", the images' known maps alone (`map_matching`), or "spans", what
             layers' inputs span (`span_matching`), or "whole", the part of it that does not mix a
             batch: the stage is left out where they are not known.
@@ -119,6 +124,7 @@ class Stage:
     usual_share: float = 1.0
     color_weights: ColorWeights | None = None
     fading: float | None = 0.0
+    held_variation: float = 0.0
     square_norm: float = 0.0
     face_colors: float = 0.0
     colors_fade: bool = False
@@ -131,6 +137,7 @@ class Stage:
     population: int | None = None
     smooth_only: bool = False
     if_missed: float = 0.0
+    early_first: float = 0.0
     match: Literal["update", "maps", "spans", "whole"] = "update"
 
     def __post_init__(self) -> None:
@@ -151,6 +158,9 @@ class Stage:
         penalty, faded = images.new_zeros(()), left ** (self.fading or 0.0)
         if self.total_variation:
             weight = self.total_variation * faded
+            if self.held_variation:
+                varies = total_variation(images.detach())
+                weight *= float(share_above(varies, self.held_variation))
             if self.color_weights is None:
                 penalty = penalty + weight * total_variation(images)
             else:

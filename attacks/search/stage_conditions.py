@@ -35,6 +35,9 @@ def _waves_are_left_out(
     """Whether noise buries the images, or nothing has begun anew, or has to."""
     if start == "normal" and not stage.if_missed:
         return False
+    if stage.held_variation:  # of updates without noise: what is that far off is not buried
+        begun = start == "normal" or isinstance(before.varied, CosineSpectrum)
+        return not (begun and misses(before, stage.if_missed, spans))
     if start == "previous" and stage.if_missed:
         return not misses(before, stage.if_missed, spans)
     if misses(before, BURIED, spans):

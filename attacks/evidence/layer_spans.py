@@ -236,11 +236,10 @@ def _cholesky_factor(gram: Tensor) -> Tensor:
 def _factored(gram: Tensor) -> tuple[Tensor, Tensor]:
     """`torch.linalg.cholesky_ex`, by which some sizes take much longer than larger ones."""
     count = gram.shape[1]
-    if count % LINE:
-        return torch.linalg.cholesky_ex(gram)
-    padded = F.pad(gram, (0, PADDING, 0, PADDING))
-    padded.diagonal(dim1=1, dim2=2)[:, count:] = 1
-    factor, failure = torch.linalg.cholesky_ex(padded)
+    if count % LINE == 0:
+        gram = F.pad(gram, (0, PADDING, 0, PADDING))
+        gram.diagonal(dim1=1, dim2=2)[:, count:] = 1
+    factor, failure = torch.linalg.cholesky_ex(gram)
     return factor[:, :count, :count], failure
 
 

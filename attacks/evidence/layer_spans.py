@@ -12,8 +12,7 @@ et al. (NeurIPS 2024, "DAGER") test so which tokens a language model was trained
 (NeurIPS 2024, "SPEAR") take a fully connected layer apart.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from fedaudit.attacks.evidence.layer_inputs import InputReader, Use
 from fedaudit.attacks.evidence.layer_unfolding import RIDGE, rows_of
-from fedaudit.attacks.evidence.patch_gram import patch_gram
+from fedaudit.attacks.evidence.patch_gram import has_patch_gram, patch_gram
 
 PANELS = 4
 """Panels of a Gram matrix of rows, computed up to the diagonal: two thirds of the seconds."""
@@ -36,13 +35,16 @@ LEAST_PANELED = 12_000_000
 LINE, PADDING = 128, 8
 """Where a Gram matrix has a multiple of so many rows, its columns fall upon the same lines of the
 cache, and a Cholesky factor takes two to four times as long: it gets some rows more."""
-STACKED = 32
-"""Rows up to which layers of one shape are solved together: there calls cost more than numbers."""
+STACKED, SMALL = 32, 2**16
+"""Rows, and numbers in these, up to which layers of one shape are solved together: there calls
+cost as much as numbers."""
+FULL = 0.75
+"""Share of the most directions in a stack of more rows that a layer has: others are zeros."""
 DECISIVE = 2
 """Equations an unknown pixel from which on spans alone decide the images."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerSpan:
     """What one weight's gradient says of the layer's inputs.
 
@@ -85,6 +87,11 @@ class LayerSpan:
     def share(self) -> Tensor:
         """`[g, r]`, each direction's part of all weights."""
         return self.weights / self.weights.sum()
+
+    @cached_property
+    def stacks(self) -> "dict[tuple[LayerSpan, ...], tuple[Tensor, Tensor]]":
+        """Directions and shares of this and others, stacked; every step takes them again."""
+        return {}
 
     def rows(self, uses: Sequence[Use], count: int | None = None) -> Tensor:
         """The rows that this span constrains, `[g, P, F]`, from the layer's inputs.
@@ -272,29 +279,58 @@ def span_distances(reader: InputReader, spans: Sequence[LayerSpan], images: Tens
     """`LayerSpan.distance` by trust of each layer, `[spans]`; of a batch's images together."""
     uses, count = reader.inputs([span.name for span in spans], images), len(images)
     apart: dict[int, Tensor] = {}
-    alike = defaultdict[tuple[int, ...], dict[int, Tensor]](dict)
+    stackable: dict[int, Tensor] = {}
     for number, span in enumerate(spans):
-        if type(span) is LayerSpan and not span.alone and span.positions * count <= STACKED:
-            rows = span.rows(uses[span.name], count)
-            alike[tuple(rows.shape)][number] = rows
+        if _is_small(span, uses[span.name], count):
+            stackable[number] = span.rows(uses[span.name], count)
         else:
-            apart[number] = span.trust * span.distance_of_inputs(uses[span.name], count)
-    for rows_by_number in alike.values():
-        own = [spans[number] for number in rows_by_number]
-        apart |= zip(rows_by_number, _stacked(own, [*rows_by_number.values()]), strict=True)
-    return torch.stack([apart[number] for number in range(len(spans))])
+            apart[number] = span.distance_of_inputs(uses[span.name], count)
+    for numbers in _alike(spans, stackable):
+        own, rows = zip(*((spans[n], stackable[n]) for n in numbers), strict=True)
+        apart |= zip(numbers, _stacked(own, rows), strict=True)
+    together = torch.stack([apart[number] for number in range(len(spans))])
+    return together * together.new_tensor([span.trust for span in spans])
 
 
-def _stacked(spans: Sequence[LayerSpan], rows: list[Tensor]) -> Tensor:
-    """Distances by trust of some spans, `[spans]`, from rows `[g, P, F]` of one shape."""
-    if len(spans) == 1:
-        alone: Tensor = spans[0].trust * spans[0].distance(rows[0])
-        return alone[None]
-    most = max(span.basis.shape[1] for span in spans)
-    basis = torch.cat([F.pad(s.basis, (0, 0, 0, most - s.basis.shape[1])) for s in spans])
-    share = torch.cat([F.pad(s.share, (0, most - s.share.shape[1])) for s in spans])
-    apart = _distances(torch.cat(rows), None, basis, share, len(spans))
-    return apart * apart.new_tensor([span.trust for span in spans])
+def _is_small(span: LayerSpan, uses: Sequence[Use], count: int) -> bool:
+    """Whether calls cost as much as numbers where a layer is solved by itself."""
+    rows, width = span.epochs * count * span.positions, span.basis.shape[2]
+    if type(span) is not LayerSpan or span.alone:
+        return False
+    return rows <= STACKED or (rows * width <= SMALL and not has_patch_gram(uses[0][0]))
+
+
+def _alike(spans: Sequence[LayerSpan], rows: Mapping[int, Tensor]) -> list[list[int]]:
+    """Numbers of layers that have rows `[g, P, F]` of one shape, and about as many directions."""
+    stacks: list[list[int]] = []
+    shapes: list[tuple[int, ...]] = []
+    for number in sorted(rows, key=lambda n: -spans[n].basis.shape[1]):
+        one, directions = rows[number], spans[number].basis.shape[1]
+        for stack, shape in zip(stacks, shapes, strict=True):
+            most = spans[stack[0]].basis.shape[1]
+            fits = one.shape[1] <= STACKED or directions >= FULL * most
+            if shape == one.shape and fits:
+                stack.append(number)
+                break
+        else:
+            stacks.append([number])
+            shapes.append(one.shape)
+    return stacks
+
+
+def _stacked(spans: Sequence[LayerSpan], rows: Sequence[Tensor]) -> Tensor:
+    """Distances of some spans, `[spans]`, from rows `[g, P, F]` of one shape."""
+    first, others = spans[0], tuple(spans[1:])
+    if not others:
+        return first.distance(rows[0])[None]
+    if others not in first.stacks:
+        most = max(span.basis.shape[1] for span in spans)
+        short = [most - span.basis.shape[1] for span in spans]
+        first.stacks[others] = (
+            torch.cat([F.pad(s.basis, (0, 0, 0, n)) for s, n in zip(spans, short, strict=True)]),
+            torch.cat([F.pad(s.share, (0, n)) for s, n in zip(spans, short, strict=True)]),
+        )
+    return _distances(torch.cat(tuple(rows)), None, *first.stacks[others], len(spans))
 
 
 def _distances(

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from kept_rows import Row
-from stock_clients import Line, network_of, resnet, update_of, vit
+from stock_clients import Line, network_of, resnet, timm_vit, update_of, vit
 from ten_people import batches
 from torch import Tensor, nn
 
@@ -55,6 +55,7 @@ LINES = (
     Line("ResNet-18 train mode", resnet(18), trained=False, training=True),
     Line("MobileNetV2", mobilenet, trained=False, training=False),
     Line("ViT, patches of 16", vit, trained=False, training=False),
+    Line("ViT-S", timm_vit, trained=False, training=False),
 )
 
 
@@ -170,8 +171,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for line in LINES:
         for px, size in points if line.name in options.only else ():
-            if (line.training and (size, px) == (1, 32)) or (line.build is vit and px != SIZE):
-                continue  # a last map of one number an image; a network made for one size
+            if (line.training and (size, px) == (1, 32)) or (
+                line.build in (vit, timm_vit) and px != SIZE
+            ):
+                continue  # a last map of one number an image; networks made for one size
             row = (searched if options.searches else measured)(line, px, size)
             rows.append(row)
             whole = f"{row['whole']:.2f}" if "whole" in row else "–"

@@ -235,7 +235,7 @@ def _cholesky_factor(gram: Tensor) -> Tensor:
     own.add_(ridge, alpha=RIDGE).add_(1e-300)  # of a layer that nothing enters, too
     factor, failure = _factored(gram)
     if bool(failure.any()):  # rounding: rows that are nearly dependent
-        own.add_(ridge, alpha=1e3 * RIDGE)
+        own.add_(ridge * (failure > 0)[:, None], alpha=1e3 * RIDGE)
         factor, _ = _factored(gram)
     return factor
 

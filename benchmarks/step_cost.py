@@ -1,6 +1,6 @@
 """What a step of subspace matching costs, in passes of training: by batch, size and parameters.
 
-    python benchmarks/step_cost.py --sizes 32 64 112 224 --chart cost.png    # 3 CPU minutes
+    python benchmarks/step_cost.py --sizes 32 64 112 224 --chart cost.png    # 4 CPU minutes
     python benchmarks/step_cost.py --only "ResNet-18 train mode" --batch 4 8
     python benchmarks/step_cost.py --searches --only ResNet-18 "ResNet-18 train mode" --batch 1 8
 
@@ -8,9 +8,9 @@ A step evaluates the distance to layers' spans (and to whole maps, where an upda
 its derivative: of ten steps of Adam the first to all, the others to every other one in turn, where
 there are enough (`SpanMatching`); L-BFGS to all in each. A pass of training is forward and
 backward, weights' gradients too. CPU milliseconds of the fastest of fifteen of each, taken in turn,
-of one thread. Batches are measured at 64
-px, sizes with the first of the batches, on faces of OpenPeople; networks are fresh, as what they
-learned costs nothing.
+of one thread; in the last column those of reading the layers' inputs alone, forward and back.
+Batches are measured at 64 px, sizes with the first of the batches, on faces of OpenPeople; networks
+are fresh, as what they learned costs nothing.
 
 `--searches` makes whole searches instead, of `subspace_matching` by default, through networks that
 are trained as in `subspace.py`: their seconds, all that comes before and after included, by the
@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from kept_rows import Row
-from stock_clients import Line, network_of, resnet, update_of, vit
+from stock_clients import Line, network_of, resnet, timm_vit, update_of, vit
 from ten_people import batches
 from torch import Tensor, nn
 
@@ -55,6 +55,7 @@ LINES = (
     Line("ResNet-18 train mode", resnet(18), trained=False, training=True),
     Line("MobileNetV2", mobilenet, trained=False, training=False),
     Line("ViT, patches of 16", vit, trained=False, training=False),
+    Line("ViT-S", timm_vit, trained=False, training=False),
 )
 
 
@@ -69,8 +70,9 @@ def measured(line: Line, px: int, size: int) -> Row:
     model.requires_grad_(requires_grad=False)
     in_turn = are_many(spans, 3 * px**2, size)
     halves = (spans[1::2], spans[::2]) if in_turn else (spans, spans)
-    whole, odd, even, passed = clocked(
+    whole, odd, even, bare, passed = clocked(
         *(partial(step_down, reader, part, moved) for part in (spans, *halves)),
+        partial(read, reader, spans, moved),
         lambda: F.cross_entropy(client(images), labels).backward(),
     )
     step = (whole + 5 * odd + 4 * even) / 10
@@ -84,12 +86,19 @@ def measured(line: Line, px: int, size: int) -> Row:
         "passed": passed,
         "ratio": step / passed,
         "whole": whole / passed,
+        "bare": bare / passed,
     }
 
 
 def step_down(reader: InputReader, spans: Sequence[LayerSpan], images: Tensor) -> None:
     """The slope of the distance to some layers' spans."""
     span_distance(reader, spans, images).backward()  # type: ignore[no-untyped-call]
+
+
+def read(reader: InputReader, spans: Sequence[LayerSpan], images: Tensor) -> None:
+    """The network's own part of a step: forward to the last layer that is read, and back."""
+    *_, (*_, (_, inputs)) = reader.inputs([span.name for span in spans], images).values()
+    inputs.sum().backward()  # type: ignore[no-untyped-call]
 
 
 def searched(line: Line, px: int, size: int) -> Row:
@@ -165,19 +174,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     points += [(px, options.batch[0]) for px in options.sizes if px != SIZE]
     print(
         "| network | parameters | px | batch | a step, ms | a training pass, ms | ratio | of all "
-        "layers |\n|---|---|---|---|---|---|---|---|"
+        "layers | the network alone |\n|---|---|---|---|---|---|---|---|---|"
     )
     rows = []
     for line in LINES:
         for px, size in points if line.name in options.only else ():
-            if (line.training and (size, px) == (1, 32)) or (line.build is vit and px != SIZE):
-                continue  # a last map of one number an image; a network made for one size
+            if (line.training and (size, px) == (1, 32)) or (
+                line.build in (vit, timm_vit) and px != SIZE
+            ):
+                continue  # a last map of one number an image; networks made for one size
             row = (searched if options.searches else measured)(line, px, size)
             rows.append(row)
-            whole = f"{row['whole']:.2f}" if "whole" in row else "–"
+            whole, bare = (f"{row[of]:.2f}" if of in row else "–" for of in ("whole", "bare"))
             print(
                 f"| {line.name} | {row['millions']:.1f} M | {px} | {size} | {row['step']:.0f} | "
-                f"{row['passed']:.0f} | {row['ratio']:.2f} | {whole} |",
+                f"{row['passed']:.0f} | {row['ratio']:.2f} | {whole} | {bare} |",
                 flush=True,
             )
     if options.chart:

@@ -12,9 +12,10 @@ et al. (NeurIPS 2024, "DAGER") test so which tokens a language model was trained
 (NeurIPS 2024, "SPEAR") take a fully connected layer apart.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from inspect import signature
 from typing import Any
 
 import torch
@@ -23,17 +24,27 @@ from torch import Tensor
 
 from fedaudit.attacks.evidence.layer_inputs import InputReader, Use
 from fedaudit.attacks.evidence.layer_unfolding import RIDGE, rows_of
-from fedaudit.attacks.evidence.patch_gram import patch_gram
+from fedaudit.attacks.evidence.patch_gram import has_patch_gram, patch_gram
 
 PANELS = 4
 """Panels of a Gram matrix of rows, computed up to the diagonal: two thirds of the seconds."""
-STACKED = 32
-"""Rows up to which layers of one shape are solved together: there calls cost more than numbers."""
+# Of one core, by rows of 192 to 1152 numbers: below, four panels take up to a third more.
+LEAST_PANELED = 12_000_000
+"""Products of numbers from which on that is faster."""
+# Of one core, by torch 2.13's: 512 rows take 4.4 ms, 520 take 1.1; 128 take 0.14 ms, 136 0.05.
+LINE, PADDING = 128, 8
+"""Where a Gram matrix has a multiple of so many rows, its columns fall upon the same lines of the
+cache, and a Cholesky factor takes two to four times as long: it gets some rows more."""
+STACKED, SMALL = 32, 2**16
+"""Rows, and numbers in these, up to which layers of one shape are solved together: there calls
+cost as much as numbers."""
+FULL = 0.75
+"""Share of the most directions in a stack of more rows that a layer has: others are zeros."""
 DECISIVE = 2
 """Equations an unknown pixel from which on spans alone decide the images."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerSpan:
     """What one weight's gradient says of the layer's inputs.
 
@@ -72,13 +83,23 @@ class LayerSpan:
     signs: bool = False
     centered: bool = False
 
+    @cached_property
+    def share(self) -> Tensor:
+        """`[g, r]`, each direction's part of all weights."""
+        return self.weights / self.weights.sum()
+
+    @cached_property
+    def stacks(self) -> "dict[tuple[LayerSpan, ...], tuple[Tensor, Tensor]]":
+        """Directions and shares of this and others, stacked; every step takes them again."""
+        return {}
+
     def rows(self, uses: Sequence[Use], count: int | None = None) -> Tensor:
         """The rows that this span constrains, `[g, P, F]`, from the layer's inputs.
 
         Of a batch of `count` images, in as many epochs as they have a part in the span.
         """
         if count is not None:
-            uses = [(layer, inputs[: self.epochs * count]) for layer, inputs in uses]
+            uses = [(layer, _first(inputs, self.epochs * count)) for layer, inputs in uses]
         if self.of_maps:
             return torch.cat([inputs.flatten(1) for _, inputs in uses])[None]
         each = [rows_of(layer, inputs) for layer, inputs in uses]
@@ -102,13 +123,13 @@ class LayerSpan:
         if self.alone:
             cosines = (F.normalize(rows, dim=-1) * self.basis.to(rows)).sum(-1)
             return (1 - cosines.square()).mean()
-        return _distances(rows, gram, self.basis, self.weights, 1)[0]
+        return _distances(rows, gram, self.basis, self.share, 1)[0]
 
     def distance_of_inputs(self, uses: Sequence[Use], count: int) -> Tensor:
         """The distance of what a batch of `count` images sends to the layer."""
         single = len(uses) == 1 and not (self.of_maps or self.signs) and self.sent is None
         layer, inputs = uses[0]
-        gram = patch_gram(layer, inputs[: self.epochs * count]) if single else None
+        gram = patch_gram(layer, _first(inputs, self.epochs * count)) if single else None
         return self.distance(self.rows(uses, count), gram)
 
     def outside(self, rows: Tensor) -> Tensor:
@@ -118,40 +139,42 @@ class LayerSpan:
         return left
 
 
+def _first(inputs: Tensor, count: int) -> Tensor:
+    """The first of some inputs; of all, no view, whose slope would be a copy."""
+    return inputs if len(inputs) <= count else inputs[:count]
+
+
 class _SpanDistance(torch.autograd.Function):
     """1 − tr(B Rᵀ (R Rᵀ)⁻¹ R Bᵀ) / W for directions B, weighed, and rows R, of each of some layers.
 
     Its derivative is −2/W · X E with X = (R Rᵀ)⁻¹ R Bᵀ and E = B − Xᵀ R, what the rows leave: two
-    thin products, where differentiating a Cholesky factor costs several times the value. Restarts
-    that `torch.vmap` runs together are taken one by one.
+    thin products, where differentiating a Cholesky factor costs several times the value. It is
+    computed beside the value, while rows are at hand. Restarts that `torch.vmap` runs together are
+    taken one by one.
     """
 
     @staticmethod
     def forward(
-        rows: Tensor, gram: Tensor | None, basis: Tensor, weights: Tensor, layers: int
+        rows: Tensor, gram: Tensor | None, basis: Tensor, share: Tensor, layers: int, sloped: bool
     ) -> tuple[Tensor, Tensor]:
-        """Distances of `layers`, among which groups are shared evenly; X, for their derivative."""
-        wide = rows.detach().double()
-        gram = _lower_gram(wide) if gram is None else gram.clone()
-        scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)
-        gram.diagonal(dim1=1, dim2=2).add_(RIDGE * scale[:, None])
-        factor, failure = torch.linalg.cholesky_ex(gram)
-        if bool(failure.any()):  # rounding: rows that are nearly dependent
-            gram.diagonal(dim1=1, dim2=2).add_(1e3 * RIDGE * scale[:, None])
-            factor, _ = torch.linalg.cholesky_ex(gram)
-        products = wide @ basis.mT
-        solution = torch.cholesky_solve(products, factor)
-        inside = ((solution * products).sum(1) * weights).view(layers, -1).sum(1)
-        distances = (1 - inside / weights.view(layers, -1).sum(1)).clamp_min(0)
-        return distances, solution
+        """Distances of `layers`, among which groups are shared evenly; slopes, if asked for."""
+        narrow = rows.detach()
+        wide = narrow.double()
+        factor = _cholesky_factor(_lower_gram(wide) if gram is None else gram)
+        half = torch.linalg.solve_triangular(factor, torch.bmm(wide, basis.mT), upper=False)
+        inside = (half.square().sum(1) * share).view(layers, -1).sum(1)
+        distances = (1 - inside).clamp_min(0)
+        if not sloped:
+            return distances, rows.new_empty(0)
+        solution = torch.linalg.solve_triangular(factor.mT, half, upper=True)
+        return distances, _slopes(narrow, basis, share, solution)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        rows, _, basis, weights, layers = inputs
-        _, solution = output
-        ctx.mark_non_differentiable(solution)
-        ctx.save_for_backward(rows, basis, weights, solution)
-        ctx.layers = layers
+        _, slopes = output
+        ctx.mark_non_differentiable(slopes)
+        ctx.save_for_backward(slopes)
+        ctx.layers = inputs[4]
 
     @staticmethod
     def vmap(
@@ -160,13 +183,13 @@ class _SpanDistance(torch.autograd.Function):
         rows: Tensor,
         gram: Tensor | None,
         basis: Tensor,
-        weights: Tensor,
-        layers: int,
+        share: Tensor,
+        *how: Any,
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         assert in_dims[0] is not None  # spans are the update's, whatever is tried
         each = rows.unbind(in_dims[0])
         own = [None] * len(each) if gram is None else gram.unbind(in_dims[1] or 0)
-        said = (basis, weights, layers)
+        said = (basis, share, *how)
         parts = [
             _SpanDistance.apply(one, of_one, *said)  # type: ignore[no-untyped-call]
             for one, of_one in zip(each, own, strict=True)
@@ -174,22 +197,57 @@ class _SpanDistance(torch.autograd.Function):
         return tuple(map(torch.stack, zip(*parts, strict=True))), (0, 0)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None, None]:
-        rows, basis, weights, solution = ctx.saved_tensors
-        usual = torch.promote_types(rows.dtype, torch.float32)
-        narrow, solution = rows.to(usual), solution.to(usual)
-        # tests/attacks/test_span_distance.py holds slopes to those of double precision. R Bᵀ so,
-        # too, lets distances through MobileFaceNet, whose rows are nearly dependent, be off, and
-        # L-BFGS stop there: SSIM 0.95 for 0.98 (p09, p10; docs/benchmarks/search_settings.md).
-        left = torch.baddbmm(basis.to(usual), solution.mT, narrow, alpha=-1)
-        each = weights.view(ctx.layers, -1)
-        share = (-2 * slopes[0] / each.sum(1))[:, None] * each
-        weighed = share.view_as(weights).to(usual)[:, None] * solution
-        # In the order of memory of the rows: `fold` need not turn those of patches over, and batch
-        # norm's slopes of one image are wrong in another (`rows_of`).
-        by_columns = rows.stride(-1) != 1
-        slopes_of_rows = (left.mT @ weighed.mT).mT if by_columns else weighed @ left
-        return slopes_of_rows.to(rows.dtype), None, None, None, None
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        factor = outer[0].to(slopes.dtype)
+        if ctx.layers > 1:
+            factor = factor.repeat_interleave(len(slopes) // ctx.layers)[:, None, None]
+        return slopes * factor, None, None, None, None, None
+
+
+# `apply` asks for it in each call, and to tell it takes as long as several products.
+_SpanDistance.forward.__signature__ = signature(_SpanDistance.forward)  # type: ignore[attr-defined]
+
+
+def _slopes(rows: Tensor, basis: Tensor, share: Tensor, solution: Tensor) -> Tensor:
+    """Those of a distance by rows `[g, P, F]`, of X `[g, P, r]` and each direction's share."""
+    usual = torch.promote_types(rows.dtype, torch.float32)
+    narrow, solution = rows.to(usual), solution.to(usual)
+    # tests/attacks/test_span_distance.py holds slopes to those of double precision. R Bᵀ so,
+    # too, lets distances through MobileFaceNet, whose rows are nearly dependent, be off, and
+    # L-BFGS stop there: SSIM 0.95 for 0.98 (p09, p10; docs/benchmarks/search_settings.md).
+    left = torch.baddbmm(basis.to(usual), solution.mT, narrow, beta=-2, alpha=2)
+    weighed = share.to(usual)[:, None] * solution
+    # In the order of memory of the rows: `fold` need not turn those of patches over, and batch
+    # norm's slopes of one image are wrong in another (`rows_of`).
+    by_columns = rows.stride(-1) != 1
+    slopes = torch.bmm(left.mT, weighed.mT).mT if by_columns else torch.bmm(weighed, left)
+    return slopes.to(rows.dtype)
+
+
+def _cholesky_factor(gram: Tensor) -> Tensor:
+    """L `[g, P, P]` of a Gram matrix and its ridge, which is added in place; by the lower triangle.
+
+    No more calls than that takes: of small layers these cost more than the numbers.
+    """
+    own = gram.diagonal(dim1=1, dim2=2)
+    ridge = own.mean(1, keepdim=True)
+    own.add_(ridge, alpha=RIDGE).add_(1e-300)  # of a layer that nothing enters, too
+    factor, failure = _factored(gram)
+    if bool(failure.any()):  # rounding: rows that are nearly dependent
+        own.add_(ridge * (failure > 0)[:, None], alpha=1e3 * RIDGE)
+        factor, _ = _factored(gram)
+    return factor
+
+
+def _factored(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """`torch.linalg.cholesky_ex`, by which some sizes take much longer than larger ones."""
+    count = gram.shape[1]
+    if count % LINE == 0:
+        gram = F.pad(gram, (0, PADDING, 0, PADDING))
+        gram.diagonal(dim1=1, dim2=2)[:, count:] = 1
+    factor, failure = torch.linalg.cholesky_ex(gram)
+    return factor[:, :count, :count], failure
 
 
 def _lower_gram(rows: Tensor) -> Tensor:
@@ -197,9 +255,11 @@ def _lower_gram(rows: Tensor) -> Tensor:
 
     By panels of rows, 0.63 of the products where they are many: a Cholesky factor reads no more.
     """
-    count = rows.shape[1]
+    count, width = rows.shape[1:]
+    if count**2 * width < LEAST_PANELED:
+        return torch.bmm(rows, rows.mT)
     gram = rows.new_empty(len(rows), count, count)
-    height = max(-(-count // PANELS), STACKED)
+    height = -(-count // PANELS)
     for first in range(0, count, height):
         end = min(first + height, count)
         torch.bmm(rows[:, first:end], rows[:, :end].mT, out=gram[:, first:end, :end])
@@ -219,36 +279,66 @@ def span_distances(reader: InputReader, spans: Sequence[LayerSpan], images: Tens
     """`LayerSpan.distance` by trust of each layer, `[spans]`; of a batch's images together."""
     uses, count = reader.inputs([span.name for span in spans], images), len(images)
     apart: dict[int, Tensor] = {}
-    alike = defaultdict[tuple[int, ...], dict[int, Tensor]](dict)
+    stackable: dict[int, Tensor] = {}
     for number, span in enumerate(spans):
-        if type(span) is LayerSpan and not span.alone and span.positions * count <= STACKED:
-            rows = span.rows(uses[span.name], count)
-            alike[tuple(rows.shape)][number] = rows
+        if _is_small(span, uses[span.name], count):
+            stackable[number] = span.rows(uses[span.name], count)
         else:
-            apart[number] = span.trust * span.distance_of_inputs(uses[span.name], count)
-    for rows_by_number in alike.values():
-        own = [spans[number] for number in rows_by_number]
-        apart |= zip(rows_by_number, _stacked(own, [*rows_by_number.values()]), strict=True)
-    return torch.stack([apart[number] for number in range(len(spans))])
+            apart[number] = span.distance_of_inputs(uses[span.name], count)
+    for numbers in _alike(spans, stackable):
+        own, rows = zip(*((spans[n], stackable[n]) for n in numbers), strict=True)
+        apart |= zip(numbers, _stacked(own, rows), strict=True)
+    together = torch.stack([apart[number] for number in range(len(spans))])
+    return together * together.new_tensor([span.trust for span in spans])
 
 
-def _stacked(spans: Sequence[LayerSpan], rows: list[Tensor]) -> Tensor:
-    """Distances by trust of some spans, `[spans]`, from rows `[g, P, F]` of one shape."""
-    if len(spans) == 1:
-        alone: Tensor = spans[0].trust * spans[0].distance(rows[0])
-        return alone[None]
-    most = max(span.basis.shape[1] for span in spans)
-    basis = torch.cat([F.pad(s.basis, (0, 0, 0, most - s.basis.shape[1])) for s in spans])
-    weights = torch.cat([F.pad(s.weights, (0, most - s.weights.shape[1])) for s in spans])
-    apart = _distances(torch.cat(rows), None, basis, weights, len(spans))
-    return apart * apart.new_tensor([span.trust for span in spans])
+def _is_small(span: LayerSpan, uses: Sequence[Use], count: int) -> bool:
+    """Whether calls cost as much as numbers where a layer is solved by itself."""
+    rows, width = span.epochs * count * span.positions, span.basis.shape[2]
+    if type(span) is not LayerSpan or span.alone:
+        return False
+    return rows <= STACKED or (rows * width <= SMALL and not has_patch_gram(uses[0][0]))
+
+
+def _alike(spans: Sequence[LayerSpan], rows: Mapping[int, Tensor]) -> list[list[int]]:
+    """Numbers of layers that have rows `[g, P, F]` of one shape, and about as many directions."""
+    stacks: list[list[int]] = []
+    shapes: list[tuple[int, ...]] = []
+    for number in sorted(rows, key=lambda n: -spans[n].basis.shape[1]):
+        one, directions = rows[number], spans[number].basis.shape[1]
+        for stack, shape in zip(stacks, shapes, strict=True):
+            most = spans[stack[0]].basis.shape[1]
+            fits = one.shape[1] <= STACKED or directions >= FULL * most
+            if shape == one.shape and fits:
+                stack.append(number)
+                break
+        else:
+            stacks.append([number])
+            shapes.append(one.shape)
+    return stacks
+
+
+def _stacked(spans: Sequence[LayerSpan], rows: Sequence[Tensor]) -> Tensor:
+    """Distances of some spans, `[spans]`, from rows `[g, P, F]` of one shape."""
+    first, others = spans[0], tuple(spans[1:])
+    if not others:
+        return first.distance(rows[0])[None]
+    if others not in first.stacks:
+        most = max(span.basis.shape[1] for span in spans)
+        short = [most - span.basis.shape[1] for span in spans]
+        first.stacks[others] = (
+            torch.cat([F.pad(s.basis, (0, 0, 0, n)) for s, n in zip(spans, short, strict=True)]),
+            torch.cat([F.pad(s.share, (0, n)) for s, n in zip(spans, short, strict=True)]),
+        )
+    return _distances(torch.cat(tuple(rows)), None, *first.stacks[others], len(spans))
 
 
 def _distances(
-    rows: Tensor, gram: Tensor | None, basis: Tensor, weights: Tensor, layers: int
+    rows: Tensor, gram: Tensor | None, basis: Tensor, share: Tensor, layers: int
 ) -> Tensor:
     """Of each of some layers, `[layers]`."""
-    apart: Tensor = _SpanDistance.apply(rows, gram, basis, weights, layers)[0]  # type: ignore[no-untyped-call]
+    how = (layers, torch.is_grad_enabled())
+    apart: Tensor = _SpanDistance.apply(rows, gram, basis, share, *how)[0]  # type: ignore[no-untyped-call]
     return apart
 
 

@@ -16,6 +16,16 @@ LEAST_CHANNELS = 32
 """Numbers of a place from which on that is faster."""
 
 
+def has_patch_gram(layer: nn.Module) -> bool:
+    """Whether that is faster: not of other layers, strides, patches of one place, few channels.
+
+    Nor is it known of patches less their means.
+    """
+    if not isinstance(layer, nn.Conv2d) or max(layer.stride) > 1 or max(layer.kernel_size) == 1:
+        return False
+    return not is_centered(layer) and layer.in_channels // layer.groups >= LEAST_CHANNELS
+
+
 def patch_gram(layer: nn.Module, inputs: Tensor) -> Tensor | None:
     """The Gram matrix `[g, P, P]` of what a convolution's patches are, in double precision.
 
@@ -25,8 +35,7 @@ def patch_gram(layer: nn.Module, inputs: Tensor) -> Tensor | None:
 
     Returns:
         What `rows @ rows.mT` is of `rows = rows_of(layer, inputs)`, but for rounding; None where
-        that is as cheap: of other layers, strides, patches of one place and few channels; and of
-        patches less their means.
+        that is as cheap, or not known (`has_patch_gram`).
 
     Example:
         >>> import torch
@@ -36,12 +45,9 @@ def patch_gram(layer: nn.Module, inputs: Tensor) -> Tensor | None:
         >>> torch.allclose(patch_gram(layer, inputs), rows @ rows.mT)
         True
     """
-    if not isinstance(layer, nn.Conv2d) or max(layer.stride) > 1 or max(layer.kernel_size) == 1:
+    if not has_patch_gram(layer):
         return None
-    if is_centered(layer):
-        return None
-    if layer.in_channels // layer.groups < LEAST_CHANNELS:
-        return None
+    assert isinstance(layer, nn.Conv2d)
     left, right, top, bottom = layer._reversed_padding_repeated_twice
     inputs = inputs.detach()
     if layer.padding_mode != "zeros" and max(left, right, top, bottom):

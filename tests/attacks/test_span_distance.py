@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.layer_inputs import InputReader
-from fedaudit.attacks.evidence.layer_spans import LayerSpan, _lower_gram, span_distance
+from fedaudit.attacks.evidence.layer_spans import (
+    LINE,
+    LayerSpan,
+    _cholesky_factor,
+    _lower_gram,
+    span_distance,
+)
 from fedaudit.attacks.evidence.layer_unfolding import rows_of
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -53,24 +59,42 @@ def test_of_a_gram_matrix_the_lower_triangle_is_computed(count: int) -> None:
     torch.testing.assert_close(_lower_gram(rows).tril(), (rows @ rows.mT).tril())
 
 
+@pytest.mark.parametrize("count", [5, LINE, 2 * LINE])
+def test_cholesky_factors_are_those_of_the_ridged_gram_matrix(count: int) -> None:
+    """Also of sizes that get some rows more, and beside a matrix that has none without a ridge."""
+    rows = torch.randn(2, count, 300, generator=torch.Generator().manual_seed(0)).double()
+    rows[1, 1] = rows[1, 0]
+    gram = rows @ rows.mT
+    gram[1] += torch.diag(torch.full((count,), -1e-9)) * gram[1].diagonal().mean()
+    factor = _cholesky_factor(gram.clone())
+    assert factor.shape == gram.shape
+    left = (factor @ factor.mT - gram).diagonal(dim1=1, dim2=2) / gram.diagonal(dim1=1, dim2=2)
+    assert float(left[0].abs().max()) < 1e-10
+    assert 1e-9 < float(left[1].mean()) < 1e-7
+    torch.testing.assert_close(factor @ factor.mT, gram)
+
+
 def test_the_mean_over_layers_is_zero_for_the_truth_alone() -> None:
     _, reader, spans = spans_of("tokens", count=1)
     assert float(span_distance(reader, spans, drawn(1)).detach()) < 1e-4
     assert float(span_distance(reader, spans, drawn(1, seed=2)).detach()) > 0.1
 
 
-def test_layers_of_one_shape_are_solved_together_as_each_by_itself() -> None:
+@pytest.mark.parametrize(("positions", "width"), [(3, 12), (20, 48)])
+def test_layers_of_one_shape_are_solved_together_as_each_by_itself(
+    positions: int, width: int
+) -> None:
     """Of unlike certainty and trust, and with unlike numbers of directions."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(2), *(nn.Linear(12, 12) for _ in range(3)))
-    reader = InputReader(model, (3, 3, 4), 2)
+    model = nn.Sequential(nn.Flatten(2), *(nn.Linear(width, width) for _ in range(3)))
+    reader = InputReader(model, (positions, 1, width), 2)
     spans = []
-    for number, directions in enumerate((6, 4, 2)):
-        basis = torch.linalg.qr(torch.randn(1, 12, directions).double()).Q.mT
+    for number, directions in enumerate((2, 7, 8)):
+        basis = torch.linalg.qr(torch.randn(1, width, directions).double()).Q.mT
         weights = torch.rand(1, directions).double()
-        span = LayerSpan(f"{number + 1}.weight", 3, basis, weights, True, False, 0.0)
+        span = LayerSpan(f"{number + 1}.weight", positions, basis, weights, True, False, 0.0)
         spans.append(replace(span, trust=1 + 0.5 * number))
-    images = torch.rand(2, 3, 3, 4).requires_grad_()
+    images = torch.rand(2, positions, 1, width).requires_grad_()
     together = span_distance(reader, spans, images)
     uses = reader.inputs([span.name for span in spans], images)
     each = [s.trust * s.distance(s.rows(uses[s.name], 2)) for s in spans]
@@ -78,6 +102,9 @@ def test_layers_of_one_shape_are_solved_together_as_each_by_itself() -> None:
     assert float(together.detach()) == pytest.approx(float(alone.detach()), rel=1e-6)
     slopes = [torch.autograd.grad(of, images, retain_graph=True)[0] for of in (together, alone)]
     torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-7)
+    assert [len(stack) for span in spans for stack in span.stacks] == [1 if positions > 16 else 2]
+    with torch.no_grad():
+        assert span_distance(reader, spans, images) == together
 
 
 def test_slopes_are_in_single_precision_and_distances_are_exact() -> None:

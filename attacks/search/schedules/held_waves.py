@@ -17,10 +17,10 @@ from fedaudit.attacks.search.variables.cosine_spectrum import CosineSpectrum
 from fedaudit.attacks.search.variables.pixels import Pixels
 
 # By a photo of p01 at 64 px (and four of p01 and p02), fresh networks in training mode, by scripts
-# that were not kept. SSIM after 300 steps through ResNet-50: 0.22 with that weight of the variation to
-# the end, 0.82 where it vanishes below what photos have (0.73 to 0.83 with 0.7 to 1.3 times that,
-# and with twice the largest weight); DenseNet-121 0.70 and 0.86. Four through ResNet-50, 500 steps:
-# 0.18 by steps that begin at 0.5, 0.30 to 0.48 at 0.3, 0.26 at 0.15, by four noises.
+# that were not kept. SSIM after 300 steps through ResNet-50: 0.22 with that weight of the variation
+# to the end, 0.82 where it vanishes below what photos have (0.80 to 0.81 with 0.7 to 1.3 times
+# that, 0.81 with twice the largest weight); DenseNet-121 0.70 and 0.86. Four through ResNet-50, 500
+# steps: 0.18 by steps that begin at 0.5, 0.30 to 0.48 at 0.3, 0.26 at 0.15.
 HELD_STEPS, HELD_LR, HELD_VARIATION, HELD_TURNS = 4.5, 0.375, 3.0, 3
 """Steps as a share of those asked for, their size as a share of that of other waves, the largest
 weight of the variation likewise, and how often they go on, by half such steps each time."""

@@ -28,8 +28,9 @@ HELD_RANGE = 10.0
 """Weight that holds pixels in [0, 1] (`WithinRange`)."""
 # As above. RegNetX-400MF: SSIM 0.02 with all layers alike, 0.28 with a rate of 0.4; MobileNetV2,
 # pre-trained for 150 steps, 0.06 and 0.48; but ResNet-50, one photo, 0.84 and 0.10. Four photos
-# through ResNet-50, 600 steps: 0.11 with all alike, 0.20 to 0.48 by four noises with 0.6.
-EARLY_FIRST, EARLY_STEPS, EARLY_TURNS = 0.5, 6.0, 2
+# through ResNet-50, 600 steps: 0.11 with all alike, 0.20 to 0.48 by four noises with 0.6; 0.40, and
+# 0.68 by as many more, with 0.5.
+EARLY_FIRST, EARLY_STEPS, EARLY_TURNS = 0.5, 6.0, 3
 """By how much late layers count less while early ones disagree (`SpanMatching.early_first`), the
 steps, which fall as a cosine, and how often these go on."""
 # Fresh ResNet-18s end at 8e-3 and nearer without these, and so they are not searched anew.

@@ -17,7 +17,6 @@ from fedaudit.attacks.search.schedules.held_waves import (
     EARLY_FIRST,
     HELD_TURNS,
     MISSED,
-    ONE_MISSED,
     with_held_waves,
 )
 from fedaudit.attacks.search.schedules.span_stages import span_stages
@@ -41,12 +40,21 @@ from test_common_maps import drawn, network
 
 
 def far_by(
-    distance: float, *, count: int = 2, coupled: bool = True, exact: bool = True
+    distance: float,
+    *,
+    count: int = 2,
+    coupled: bool = True,
+    exact: bool = True,
+    decides: bool = True,
 ) -> SpanMatching:
     """Spans from which all images are so far, of images at 64 px."""
-    evidence = SimpleNamespace(count=count, pixels=12288)
+    evidence = SimpleNamespace(count=count, pixels=12288, shape=(3, 64, 64))
     one = SimpleNamespace(
-        distance=lambda _: distance, evidence=evidence, coupled=coupled, exact=exact
+        distance=lambda _: distance,
+        evidence=evidence,
+        coupled=coupled,
+        exact=exact,
+        decides=decides,
     )
     return cast(SpanMatching, one)
 
@@ -61,11 +69,15 @@ def test_searches_that_miss_are_made_anew_before_they_are_polished(single: bool)
     assert stages[-1].optimizer == "lbfgs"
     assert all(stage.optimizer == "adam" for stage in stages[:-1])
     begun = [stage for stage in anew if stage.varies == CosineSpectrum(start="normal")]
-    first = [(0.0, ONE_MISSED)] if single else []
+    first = [(0.0, SEEN)] if single else []
     assert [(s.early_first, s.if_missed) for s in begun] == [*first, (EARLY_FIRST, MISSED)]
     if single:
         assert [anew[0].lr / stage.lr for stage in anew[:HELD_TURNS]] == [1, 2, 4]
-    assert {stage.if_missed for stage in anew if stage not in begun} == {SEEN}
+    further = [stage for stage in anew if stage not in begun]
+    assert [stage.if_missed for stage in further if stage.early_first] == 2 * [
+        MISSED if single else SEEN
+    ]
+    assert {stage.if_missed for stage in further if not stage.early_first} <= {SEEN}
     assert begun[0].held_variation == pytest.approx(FACE_VARIATION / 8)
 
 
@@ -81,6 +93,7 @@ def test_elsewhere_and_of_updates_that_true_images_miss_nothing_is_made_anew() -
     asked = span_stages()
     assert with_held_waves(asked, asked, far_by(0.1, coupled=False)) == asked
     assert with_held_waves(asked, asked, far_by(0.1, exact=False)) == asked
+    assert with_held_waves(asked, asked, far_by(0.1, decides=False)) == asked
     for training in (True, False):
         model = network(normalized=True).train(training)
         spans = spans_in(model, sent(model, drawn(2)), drawn(2))

@@ -63,9 +63,9 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 def share_above(variation: Tensor, usual: float) -> Tensor:
-    """How much of the variation's weight images need that vary so: all from `usual` on, then less.
+    """Factor of the total variation's weight: 1 where images vary as `usual` or more, else near 0.
 
-    Images that are held so vary as photos do, and no less: below, the weight soon vanishes.
+    It falls with a high power, so that images end with the variation of photos, and no less.
 
     >>> share_above(torch.tensor([0.04, 0.07, 0.08, 0.3]), 0.08).tolist()
     [0.00390625, 0.3436..., 1.0, 1.0]

@@ -256,7 +256,7 @@ class SpanMatching:
         return not (noisy or self.pruned) and all(span.certain for span in self.spans)
 
     def early_first(self, rate: float) -> "SpanMatching":
-        """The same where a layer counts by how far those before it agree, batches taken together.
+        """The same, but late layers count little as long as early ones are far from their spans.
 
         By exp(-rate · the sum of their distances), in the order of the network, as early times come
         before late ones where a network learns a differential equation (Wang et al. 2022,

@@ -11,6 +11,8 @@
     python benchmarks/deployed_networks.py --only timm:vit_base --lr 0.01 --steps 4   # SGD, 4 steps
     python benchmarks/deployed_networks.py --only timm:vit_base --lr 1e-4 --optimizer adam
     python benchmarks/deployed_networks.py --only --also timm:vit_small_patch16_dinov3 --grown
+    python benchmarks/deployed_networks.py --only --also torchvision:resnet50 --training \
+        --defense gaussian_noise std=1 of=norm
 
 Color photos of p09 and p10 of OpenPeople, on whom nothing was tuned; batch norm in evaluation mode,
 or as clients run it by default (`--training`); networks from `fedaudit list networks`, fresh, or
@@ -28,11 +30,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import mean
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from kept_rows import KeptRows, Row, add_results
-from stock_clients import ATTACKED, delta_of, update_of
+from stock_clients import ATTACKED, add_defense, defense_of, delta_of, sent_under, update_of
 from ten_people import Judge, batches
 from torch import nn
 from tuning import add_set, settings
@@ -140,6 +142,7 @@ def attacked(
     number: int,
     judge: Judge,
     local: LocalTraining | None,
+    defense: Any = None,
 ) -> Row:
     """One update, and how near to its photos the attack comes."""
     images, labels = judge.faces.images[rows], torch.arange(line.batch)
@@ -147,6 +150,7 @@ def attacked(
         shared = update_of(model, images, labels)
     else:
         shared, _ = delta_of(model, images, labels, local)
+    shared = sent_under(defense, shared, line.batch, number)
     rebuilt = fedaudit.attack(
         model,
         shared,
@@ -156,6 +160,7 @@ def attacked(
         images=line.batch,
         image_shape=(3, line.size, line.size),
         settings=dict(line.settings),
+        defense=defense,
         seed=number,
     )
     unknown = torch.full((line.batch,), -1)
@@ -176,6 +181,7 @@ def measure(line: Line, judge: Judge, kept: KeptRows, options: argparse.Namespac
         "trained": options.trained,
         "training": options.training,
         **({"grown": True} if options.grown else {}),
+        **({"defense": options.defense} if options.defense else {}),
         "people": list(options.people),
         "constants": [given for given in options.given if "." in given],
     }
@@ -190,7 +196,13 @@ def measure(line: Line, judge: Judge, kept: KeptRows, options: argparse.Namespac
             if number not in done:
                 assert model is not None
                 told = {"seed": seed, "number": number, "photos": photos}
-                done[number] = key | told | attacked(model, line, photos, number, judge, local)
+                done[number] = (
+                    key
+                    | told
+                    | attacked(
+                        model, line, photos, number, judge, local, defense_of(options.defense)
+                    )
+                )
                 kept.add(done[number])
             row = done[number]
             rows.append(row)
@@ -203,6 +215,7 @@ def measure(line: Line, judge: Judge, kept: KeptRows, options: argparse.Namespac
     state = f"{options.trained} steps" if options.trained else "fresh"
     state += ", training mode" if options.training else ""
     state += ", grown" if options.grown else ""
+    state += f", {' '.join(options.defense)}" if options.defense else ""
     if local is not None:
         state += f", {local.steps} × {local.optimizer}, lr {local.lr:g}"
         state += f", decay {local.weight_decay:g}" if local.weight_decay else ""
@@ -237,6 +250,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="of them")
     parser.add_argument("--optimizer", choices=get_args(Optimizer), default="sgd")
     parser.add_argument("--weight-decay", type=float, default=0.0, help="of the optimizer")
+    add_defense(parser)
     add_set(parser)
     add_results(parser)
     options = parser.parse_args()

@@ -4,12 +4,14 @@ Networks are torchvision's and timm's, as they are, at 64 px; trained ones on al
 OpenPeople but those who are attacked.
 """
 
+import argparse
 import copy
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -18,8 +20,10 @@ import torchvision
 from torch import Tensor, nn
 
 from fedaudit.core.observation import ModelSpec
+from fedaudit.core.registry import create
 from fedaudit.core.training import LocalTraining
 from fedaudit.data.face_set import FaceSet
+from fedaudit.defenses.gradient_transforms import in_order
 from fedaudit.federation.augmentation import augment
 from fedaudit.models.build_network import build
 from fedaudit.models.facenet import criterion_of
@@ -275,6 +279,41 @@ def delta_of(
     before = dict(model.named_parameters())
     delta = {name: (p - before[name]).detach() for name, p in client.named_parameters()}
     return delta, torch.stack(seen)
+
+
+def add_defense(parser: argparse.ArgumentParser) -> None:
+    """The option."""
+    parser.add_argument("--defense", nargs="+", metavar="NAME [SETTING=VALUE …]", default=[],
+                        help="in use, of the update alone, and known")  # fmt: skip
+
+
+def defense_of(given: Sequence[str]) -> Any:
+    """The defense that `--defense` names; None for none."""
+    if not given:
+        return None
+    name, *settings = given
+    parts = (one.partition("=") for one in settings)
+    stated = {key: _number_or_word(text) for key, _, text in parts}
+    return create("defenses", name, stated)
+
+
+def _number_or_word(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def sent_under(
+    defense: Any, shared: dict[str, Tensor], images: int, number: int
+) -> dict[str, Tensor]:
+    """What a client sends in place of the update of so many images; drawn by `number`."""
+    if defense is None:
+        return shared
+    drawn = torch.Generator().manual_seed(number)
+    batch = {name: value[None] for name, value in shared.items()}
+    sent = in_order(defense.replay(images).mean, batch, drawn)
+    return {name: value[0] for name, value in sent.items()}
 
 
 def network_of(line: Line, faces: FaceSet, seed: int, attacked: Sequence[str] | None) -> nn.Module:

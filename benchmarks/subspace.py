@@ -30,9 +30,12 @@ from stock_clients import (
     PAIRS,
     SIZE,
     Line,
+    add_defense,
     are_loud,
+    defense_of,
     delta_of,
     network_of,
+    sent_under,
     update_of,
 )
 from ten_people import Judge, batches
@@ -40,9 +43,7 @@ from torch import nn
 from tuning import add_set, settings
 
 import fedaudit
-from fedaudit.core.registry import create
 from fedaudit.data.openpeople import openpeople
-from fedaudit.defenses.gradient_transforms import in_order
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.scoring.pairing import pair
 from fedaudit.stats import intervals
@@ -64,11 +65,7 @@ def attacked(
     local = line.local
     delta, seen = delta_of(model, images, labels, local) if local else (None, images[None])
     shared = delta or update_of(model, images, labels)
-    if defense is not None:
-        drawn = torch.Generator().manual_seed(number)
-        batch = {name: value[None] for name, value in shared.items()}
-        sent = in_order(defense.replay(len(rows)).mean, batch, drawn)
-        shared = {name: value[0] for name, value in sent.items()}
+    shared = sent_under(defense, shared, len(rows), number)
     if not any(value.any() for value in shared.values()):
         return {"sent": False}
     rebuilt = fedaudit.attack(
@@ -184,17 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     add_set(parser)
     parser.add_argument("--people", nargs=2, help="who is attacked; of `PAIRS` if not given")
-    parser.add_argument("--defense", nargs="+", metavar="NAME [SETTING=VALUE …]",
-                        help="in use, of the update alone, and known")  # fmt: skip
+    add_defense(parser)
     parser.add_argument("--maps", action="store_true", help="closed forms alone, no search")
     parser.add_argument("--misfits", action="store_true", help="of several steps; no search")
     add_results(parser)
     options = parser.parse_args(arguments)
-    options.settings, options.in_use = settings(options.given), None
-    if options.defense:
-        name, *given = options.defense
-        stated = {key: float(value) for key, _, value in (one.partition("=") for one in given)}
-        options.in_use = create("defenses", name, stated)
+    options.settings, options.in_use = settings(options.given), defense_of(options.defense)
     torch.set_num_threads(1)
     faces = openpeople(size=SIZE)
     if options.maps or options.misfits:
